@@ -1,0 +1,232 @@
+"""What was read from a live cluster at one moment, frozen. Rules and planner see nothing else.
+
+None always means "not known" and is never treated as healthy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from shardlift.model.image import EngineKind, Version
+
+
+class Health(StrEnum):
+    GREEN = "green"
+    YELLOW = "yellow"
+    RED = "red"
+
+
+class CopyState(StrEnum):
+    """States of a shard copy in the engine's routing table."""
+
+    STARTED = "STARTED"
+    INITIALIZING = "INITIALIZING"
+    RELOCATING = "RELOCATING"
+    UNASSIGNED = "UNASSIGNED"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSeen:
+    """`GET _cluster/health`. `timed_out` is true when what was waited for did not come about in time."""
+
+    status: Health
+    nodes: int
+    data_nodes: int
+    active_shards: int
+    relocating: int
+    initializing: int
+    unassigned: int
+    pending_tasks: int
+    timed_out: bool
+
+    @property
+    def settled(self) -> bool:
+        """No copy is on its way anywhere."""
+        return self.relocating == 0 and self.initializing == 0
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSeen:
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSeen:
+    """One member of the cluster. `id` lives in the data path, `ephemeral_id` is new at each start of the process.
+
+    `roles` are the engine's words (`data`, `ingest`, `master` or `cluster_manager`, ...). Disk sizes in bytes, load
+    figures as the engine gives them, all None when unread.
+    """
+
+    name: str
+    id: str
+    ephemeral_id: str
+    address: str
+    engine: EngineKind
+    version: Version
+    roles: frozenset[str]
+    attributes: Mapping[str, str]
+    plugins: tuple[PluginSeen, ...]
+    java_version: str | None = None
+    started_at_ms: int | None = None
+    disk_total_bytes: int | None = None
+    disk_available_bytes: int | None = None
+    heap_used_percent: int | None = None
+    cpu_percent: int | None = None
+    load_1m: float | None = None
+    processors: int | None = None
+    search_queue: int | None = None
+    write_queue: int | None = None
+
+    @property
+    def holds_data(self) -> bool:
+        return any(role == "data" or role.startswith("data_") for role in self.roles)
+
+    @property
+    def master_eligible(self) -> bool:
+        return "master" in self.roles or "cluster_manager" in self.roles
+
+    @property
+    def zone(self) -> str | None:
+        return self.attributes.get("zone")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardCopy:
+    """One copy of one shard. `node` is None while unassigned; `size_bytes` is None where the engine did not say.
+
+    `relocating_to` names the target node while state is RELOCATING. `unassigned_reason` is the engine's word
+    (`NODE_LEFT`, `INDEX_CREATED`, ...).
+    """
+
+    index: str
+    shard: int
+    primary: bool
+    state: CopyState
+    node: str | None
+    relocating_to: str | None = None
+    size_bytes: int | None = None
+    unassigned_reason: str | None = None
+
+    @property
+    def group(self) -> tuple[str, int]:
+        """All copies of one shard share this."""
+        return self.index, self.shard
+
+    @property
+    def serving(self) -> bool:
+        """Holds all acknowledged writes: a relocating source serves until its target has taken over."""
+        return self.state in (CopyState.STARTED, CopyState.RELOCATING)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSeen:
+    """One index. `created_on` is the engine version that created it; `settings` are flat `index.*` keys as strings."""
+
+    name: str
+    created_on: Version | None
+    created_by: EngineKind | None
+    primaries: int
+    replicas: int
+    closed: bool
+    settings: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """`GET _cluster/settings?flat_settings=true`: each layer as flat keys to strings (lists joined by commas)."""
+
+    persistent: Mapping[str, str] = field(default_factory=dict)
+    transient: Mapping[str, str] = field(default_factory=dict)
+
+    def layer(self, name: str) -> Mapping[str, str]:
+        """`persistent` or `transient`."""
+        return {"persistent": self.persistent, "transient": self.transient}[name]
+
+    def effective(self, key: str) -> str | None:
+        """The value in force; transient wins over persistent."""
+        return self.transient.get(key, self.persistent.get(key))
+
+
+@dataclass(frozen=True, slots=True)
+class VotingSeen:
+    """The committed voting configuration and the exclusions, as node ids and names. 6.8 has none."""
+
+    config_ids: frozenset[str]
+    excluded_names: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Everything read once. `shards` and `indices` cover all indices, hidden, system and closed ones too.
+
+    `running_snapshots` counts snapshots under way; `snapshotted` names the open indices that are in at least one
+    successful snapshot; both None when that could not be read.
+    """
+
+    at: datetime
+    health: HealthSeen
+    nodes: tuple[NodeSeen, ...]
+    elected: str | None
+    shards: tuple[ShardCopy, ...]
+    indices: tuple[IndexSeen, ...]
+    settings: ClusterSettings
+    voting: VotingSeen | None
+    running_snapshots: int | None
+    snapshotted: frozenset[str] | None
+
+    def node(self, name: str) -> NodeSeen | None:
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        return None
+
+    def copies_on(self, name: str) -> tuple[ShardCopy, ...]:
+        return tuple(copy for copy in self.shards if copy.node == name)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One decider's word on one shard copy: `verdict` is NO, THROTTLE or YES."""
+
+    decider: str
+    verdict: str
+    explanation: str
+    node: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a copy is where it is (`_cluster/allocation/explain`).
+
+    `can_move` is `yes`, `no`, `throttled` or `awaiting_info` for an assigned copy, and the engine's `can_allocate`
+    word for an unassigned one.
+    """
+
+    index: str
+    shard: int
+    primary: bool
+    can_move: str
+    decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """One finished or running peer recovery, from the engine's own recovery API. `bytes` were sent over the wire."""
+
+    index: str
+    shard: int
+    source: str
+    target: str
+    started_at_ms: int
+    bytes: int
+    done: bool
+
+    @property
+    def key(self) -> str:
+        """Names this recovery for as long as the cluster lives."""
+        return f"{self.index}/{self.shard}/{self.target}/{self.started_at_ms}"

@@ -1,0 +1,74 @@
+"""The plan: data, decided once, walked by the executor without further choices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shardlift.model.cluster import Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class SubStep:
+    """One of the 13 sub-steps that each node goes through. Orders 0 and 12 carry the CSS names and texts."""
+
+    order: int
+    name: str
+    desc: str
+
+
+SUB_STEPS: tuple[SubStep, ...] = (
+    SubStep(
+        0,
+        "Data migration",
+        "Data is migrated from a node to other nodes in the cluster by running the exclude command.",
+    ),
+    SubStep(
+        1,
+        "Safety check",
+        "Every rule is checked again on a fresh observation, just before harm becomes possible.",
+    ),
+    SubStep(2, "Master handover", "If the node is the elected master, another node is elected before it stops."),
+    SubStep(3, "Traffic removal", "Clients are led away from the node, and requests in flight on it are waited for."),
+    SubStep(4, "Allocation hold", "Replicas wait for the node to return instead of being rebuilt elsewhere."),
+    SubStep(
+        5,
+        "Configuration backup",
+        "Configuration, keystore, certificates and plugin list are copied off the node.",
+    ),
+    SubStep(6, "Node shutdown", "The engine process is asked to stop, and waited for."),
+    SubStep(7, "Node replacement", "The node's engine is switched to the target image."),
+    SubStep(8, "Configuration restoration", "The configuration is put back, translated to the target version."),
+    SubStep(9, "Plugin installation", "Plugins of exactly the target version are put in place."),
+    SubStep(10, "Node start", "The engine is started with the same name and address."),
+    SubStep(11, "Cluster rejoin", "The node has joined with the target version, and its shards have settled."),
+    SubStep(
+        12,
+        "Task status update",
+        "The cluster task status is refreshed. If there are no nodes to be replaced, the task is marked as completed. "
+        "Otherwise, another node starts to be replaced.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """What happens to one node. `node_id` and `name` are Shardlift's, which stay through the upgrade."""
+
+    node_id: str
+    name: str
+    from_version: str
+    fresh_data: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Batches of nodes in the order they are taken, all to `image_id`. A batch holds nodes of one zone only."""
+
+    cluster_id: str
+    strategy: Strategy
+    image_id: str
+    batches: tuple[tuple[NodePlan, ...], ...]
+
+    @property
+    def nodes(self) -> tuple[NodePlan, ...]:
+        return tuple(node for batch in self.batches for node in batch)

@@ -1,0 +1,101 @@
+"""What callers hand to the service and get back besides the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from shardlift.model import Finding, InstanceType, Plan, Severity, Strategy
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """One project's way in. `sk` and `token` are secrets: they go to credentials.toml and nowhere else."""
+
+    url: str
+    project_id: str
+    project: str
+    ak: str
+    sk: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An access key as signatures are checked with it."""
+
+    ak: str
+    sk: str
+    project_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGroup:
+    """Nodes of one instance type to create: `count` of them, dealt to the cluster's zones in turn."""
+
+    instance_type: InstanceType
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreateCluster:
+    """A new cluster. `image` is `opensearch:2.19.4` or an image id; `zones` are dealt to the nodes in turn."""
+
+    project_id: str
+    name: str
+    image: str
+    groups: tuple[NodeGroup, ...]
+    zones: tuple[str, ...] = ("zone-a",)
+    driver: str = "local"
+    strategy: Strategy = Strategy.DRAIN
+    heap_mib: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeRequest:
+    """An upgrade of all nodes. `strategy` None takes the cluster's own.
+
+    `upgrade_type` is CSS's word: `same` (same engine, same version line), `cross` (same engine, higher version),
+    `cross-engine`; None does not restrict. `backup_check`: every index must be in a successful snapshot.
+    `load_check`: refuse while the nodes are under load.
+    """
+
+    cluster_id: str
+    image: str
+    strategy: Strategy | None = None
+    agency: str = ""
+    upgrade_type: str | None = None
+    backup_check: bool = False
+    load_check: bool = False
+    batch_size: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What `check` found; `plan` is None when something blocks. Nothing was changed."""
+
+    cluster_id: str
+    image_id: str
+    strategy: Strategy
+    findings: tuple[Finding, ...]
+    plan: Plan | None
+
+    @property
+    def blocking(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.severity is Severity.BLOCK)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """`total` items exist; `items` are those asked for."""
+
+    total: int
+    items: tuple[T, ...]

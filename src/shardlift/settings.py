@@ -1,0 +1,74 @@
+"""Settings, read from `SHARDLIFT_*` environment variables. docs/settings.md lists them, held to this by a test."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shardlift.errors import UsageError
+
+
+def default_home() -> Path:
+    """The platform's user data folder; for root the system's, because engines run as another user who must reach it."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/shardlift")
+    return platformdirs.user_data_path("shardlift", appauthor=False)
+
+
+class Settings(BaseSettings):
+    """All knobs with their defaults. Time limits are seconds and bound one sub-step of one node."""
+
+    model_config = SettingsConfigDict(env_prefix="SHARDLIFT_", frozen=True, extra="ignore")
+
+    home: Path = Field(default_factory=default_home, description="database, images, local nodes, credentials")
+    host: str = Field(default="127.0.0.1", description="address that `serve` listens on")
+    port: int = Field(default=8450, ge=0, le=65535, description="port that `serve` listens on, 0 for any free one")
+    node_user: str = Field(default="nobody", description="user that engines run as when Shardlift itself runs as root")
+    java_homes: str = Field(default="", description="JVM folders to prefer, separated by colons")
+    heap_mib: int = Field(default=512, ge=128, le=32_768, description="heap of each new local node, MiB")
+    drain_timeout_s: float = Field(default=48 * 3600, gt=0, description="bound of sub-step 0, whole node")
+    drain_stalled_s: float = Field(
+        default=31, ge=0, description="a drain without movement for so long, with a permanent no, fails"
+    )
+    handover_timeout_s: float = Field(default=30, gt=0, description="bound of sub-step 2")
+    traffic_timeout_s: float = Field(default=10, ge=0, description="bound of sub-step 3")
+    stop_timeout_s: float = Field(default=60, gt=0, description="SIGTERM to SIGKILL, sub-step 6")
+    boot_timeout_s: float = Field(default=300, gt=0, description="process start to HTTP answer, sub-step 10")
+    rejoin_timeout_s: float = Field(default=600, gt=0, description="bound of joining and settling, sub-step 11")
+    lease_s: float = Field(default=8, gt=0, description="length of a lease on a cluster")
+    lease_renew_s: float = Field(default=2, gt=0, description="pause between two renewals of the lease")
+
+    @property
+    def database_path(self) -> Path:
+        return self.home / "shardlift.db"
+
+    @property
+    def credentials_path(self) -> Path:
+        return self.home / "credentials.toml"
+
+    @property
+    def images_path(self) -> Path:
+        return self.home / "images"
+
+    @property
+    def nodes_path(self) -> Path:
+        return self.home / "nodes"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment; `overrides` win. Raises UsageError that names the variable and its value."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them, and its errors are told below
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "SHARDLIFT_" + str(first["loc"][0]).upper() if first["loc"] else "SHARDLIFT_*"
+        raise UsageError(
+            f"setting {name} is not usable: {first['msg']}",
+            field=name,
+            value=first.get("input"),
+            remedy="see docs/settings.md",
+        ) from None
