@@ -99,3 +99,12 @@ class Page(Generic[T]):
 
     total: int
     items: tuple[T, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """A node as it is now: its process, and the version that it reports itself; None where it does not answer."""
+
+    pid: int | None
+    version: str | None
+    answers: bool
