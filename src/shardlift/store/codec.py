@@ -1,0 +1,127 @@
+"""Rows to model values and plans to JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Row
+
+from shardlift.model import (
+    Cluster,
+    ClusterStatus,
+    EngineKind,
+    InstanceType,
+    Node,
+    NodePlan,
+    Plan,
+    StepRow,
+    StepStatus,
+    Strategy,
+    Task,
+    TaskKind,
+    TaskStatus,
+    Version,
+)
+
+
+def node_from(row: Row[Any]) -> Node:
+    return Node(
+        id=row.id,
+        cluster_id=row.cluster_id,
+        name=row.name,
+        instance_type=InstanceType(row.instance_type),
+        roles=tuple(row.roles),
+        zone=row.zone,
+        address=row.address,
+        http_port=row.http_port,
+        transport_port=row.transport_port,
+        image_id=row.image_id,
+    )
+
+
+def cluster_from(row: Row[Any], nodes: Iterable[Node], busy_with: str | None) -> Cluster:
+    return Cluster(
+        id=row.id,
+        project_id=row.project_id,
+        name=row.name,
+        engine=EngineKind(row.engine),
+        version=Version.parse(row.version),
+        image_id=row.image_id,
+        driver=row.driver,
+        strategy=Strategy(row.strategy),
+        status=ClusterStatus(row.status),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        heap_mib=row.heap_mib,
+        nodes=tuple(nodes),
+        failed_reason=row.failed_reason,
+        busy_with=busy_with,
+    )
+
+
+def plan_to_json(plan: Plan) -> dict[str, object]:
+    return {
+        "cluster_id": plan.cluster_id,
+        "strategy": str(plan.strategy),
+        "image_id": plan.image_id,
+        "batches": [
+            [
+                {
+                    "node_id": node.node_id,
+                    "name": node.name,
+                    "from_version": node.from_version,
+                    "fresh_data": node.fresh_data,
+                }
+                for node in batch
+            ]
+            for batch in plan.batches
+        ],
+    }
+
+
+def plan_from(data: Mapping[str, Any]) -> Plan:
+    return Plan(
+        cluster_id=data["cluster_id"],
+        strategy=Strategy(data["strategy"]),
+        image_id=data["image_id"],
+        batches=tuple(tuple(NodePlan(**node) for node in batch) for batch in data["batches"]),
+    )
+
+
+def step_from(row: Row[Any]) -> StepRow:
+    return StepRow(
+        task_id=row.task_id,
+        node=row.node,
+        order=row.order,
+        name=row.name,
+        status=StepStatus(row.status),
+        desc=row.desc,
+        attempts=row.attempts,
+        begin=row.begin,
+        end=row.end,
+        evidence=row.evidence,
+        progress=row.progress,
+    )
+
+
+def task_from(row: Row[Any], steps: Iterable[StepRow]) -> Task:
+    return Task(
+        id=row.id,
+        cluster_id=row.cluster_id,
+        project_id=row.project_id,
+        kind=TaskKind(row.kind),
+        status=TaskStatus(row.status),
+        image_id=row.image_id,
+        strategy=Strategy(row.strategy),
+        plan=plan_from(row.plan),
+        agency=row.agency,
+        created_at=row.created_at,
+        ended_at=row.ended_at,
+        execute_times=row.execute_times,
+        revision=row.revision,
+        bytes_moved=row.bytes_moved,
+        aborting=row.aborting,
+        fail_message=row.fail_message,
+        steps=tuple(steps),
+    )

@@ -1,0 +1,155 @@
+"""Opening the database, bringing its schema up to date, and the two kinds of transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from filelock import FileLock, Timeout
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from shardlift.errors import BusyError, ShardliftError
+
+_BUSY_TIMEOUT_S = 5
+_MIGRATION_TIMEOUT_S = 30
+_WRITE = "shardlift_write"
+_POLL_FIRST_S = 0.05
+_POLL_LAST_S = 0.5
+
+
+class StoreError(ShardliftError):
+    """The database did not take a write or answer a read; what it held before is untouched."""
+
+    code = "store"
+
+
+class Database:
+    """One SQLite file in WAL mode.
+
+    `read` and `write` give one transaction each. A write transaction is exclusive from its first statement (BEGIN
+    IMMEDIATE), so what it reads cannot change before it commits; it commits whole or not at all.
+    """
+
+    def __init__(self, engine: AsyncEngine, path: Path) -> None:
+        self._engine = engine
+        self._changed = asyncio.Condition()
+        self._watch = sqlite3.connect(path, isolation_level=None)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        with _told():
+            async with self._engine.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        with _told():
+            async with self._engine.connect() as plain:
+                connection = await plain.execution_options(**{_WRITE: True})
+                async with connection.begin():
+                    yield connection
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def wait_change(self, seen: int | None, timeout_s: float) -> int:
+        """Waits until the data may differ from when `seen` was returned, or `timeout_s` passed; returns a new mark.
+
+        Writes of this process wake it at once. Those of other processes are noticed through SQLite's data_version, a
+        counter in shared memory, looked at with a growing pause since SQLite has no way to be told.
+        """
+        pause_s, left_s = _POLL_FIRST_S, timeout_s
+        mark = self._mark()
+        while mark == seen and left_s > 0:
+            wait_s = min(pause_s, left_s)
+            try:
+                async with asyncio.timeout(wait_s), self._changed:
+                    await self._changed.wait()
+            except TimeoutError:
+                left_s -= wait_s
+                pause_s = min(pause_s * 2, _POLL_LAST_S)
+            mark = self._mark()
+        return mark
+
+    def _mark(self) -> int:
+        # data_version does not count the asking connection's own commits; this connection makes none.
+        return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
+
+    async def close(self) -> None:
+        self._watch.close()
+        await self._engine.dispose()
+
+
+class _told:  # noqa: N801  (reads as a phrase where it is used)
+    """Turns the driver's errors into ours, so that callers and users see one kind with a remedy."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, OperationalError):
+            return
+        text = str(error.orig)
+        if "full" in text or "disk I/O" in text:
+            remedy = "free space on the disk of SHARDLIFT_HOME; work goes on by itself then"
+        elif "locked" in text:
+            remedy = "end the other program that holds the database open for writing"
+        else:
+            remedy = "see the log of `shardlift serve`"
+        raise StoreError(f"the database refused: {text}", remedy=remedy) from error
+
+
+def _on_connect(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver must not open transactions of its own
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        # FULL: a journal row that we acted on must survive a power cut as well as a crash.
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={_BUSY_TIMEOUT_S * 1000}",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _on_begin(connection: Connection) -> None:
+    write = connection.get_execution_options().get(_WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _migrate(path: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("sqlalchemy.url", f"sqlite:///{path}".replace("%", "%%"))
+    try:
+        with FileLock(path.with_suffix(".migrate.lock"), timeout=_MIGRATION_TIMEOUT_S):
+            command.upgrade(config, "head")
+    except Timeout:
+        raise BusyError(
+            f"another process has been changing the schema of {path} for {_MIGRATION_TIMEOUT_S} s",
+            remedy="wait for it to end",
+        ) from None
+    path.chmod(0o600)
+
+
+@asynccontextmanager
+async def open_database(path: Path) -> AsyncIterator[Database]:
+    """The database at `path`, made or migrated as needed. The file is readable by its owner alone."""
+    with _told():
+        await asyncio.to_thread(_migrate, path)
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+    event.listen(engine.sync_engine, "connect", _on_connect)
+    event.listen(engine.sync_engine, "begin", _on_begin)
+    database = Database(engine, path)
+    try:
+        yield database
+    finally:
+        await database.close()

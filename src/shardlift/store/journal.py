@@ -1,0 +1,201 @@
+"""The journal of a task under way. Every write holds the cluster's epoch, or it is refused (invariant 2)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from shardlift.errors import FencedError
+from shardlift.model import StepStatus, TaskStatus
+from shardlift.store.database import Database
+from shardlift.store.leases import Lease
+from shardlift.store.tables import cluster, node, recovery, setting_change, step, task
+
+
+@dataclass(frozen=True, slots=True)
+class SettingChange:
+    """One change of ours to the cluster, written BEFORE it is made, so that a crash in between leaves a trace.
+
+    `kind`: `value` (the key was `before`, None for unset, and we set `ours`), `token` (`ours` is one item of the
+    comma-joined list in the key), `voting` (`ours` names the node excluded from voting).
+    """
+
+    id: int
+    task_id: str
+    kind: str
+    layer: str
+    key: str
+    before: str | None
+    ours: str
+
+
+class Journal:
+    """Journal writes for one cluster under one lease."""
+
+    def __init__(self, database: Database, lease: Lease) -> None:
+        self._database = database
+        self.lease = lease
+
+    @asynccontextmanager
+    async def _fenced(self) -> AsyncIterator[AsyncConnection]:
+        async with self._database.write() as connection:
+            # FOR SHARE matters on PostgreSQL, where a bare SELECT would let a stale write commit after a new claim.
+            # SQLite's write transaction is exclusive, and SQLAlchemy leaves the words out there.
+            mine = await connection.scalar(
+                select(cluster.c.id)
+                .where(
+                    cluster.c.id == self.lease.cluster_id,
+                    cluster.c.epoch == self.lease.epoch,
+                    cluster.c.lease_owner == self.lease.owner,
+                )
+                .with_for_update(read=True)
+            )
+            if mine is None:
+                self.lease.lost = True
+                raise FencedError(f"cluster {self.lease.cluster_id} has a newer owner than epoch {self.lease.epoch}")
+            yield connection
+        self.lease.check()
+
+    async def begin_step(self, task_id: str, name: str, order: int, at: datetime) -> None:
+        """RUNNING, one attempt more; the first beginning stays."""
+        async with self._fenced() as connection:
+            await self._step(
+                connection,
+                task_id,
+                name,
+                order,
+                status=str(StepStatus.RUNNING),
+                begin=func.coalesce(step.c.begin, at),
+                attempts=step.c.attempts + 1,
+                progress={},
+            )
+
+    async def progress(self, task_id: str, name: str, order: int, progress: Mapping[str, object]) -> None:
+        async with self._fenced() as connection:
+            await self._step(connection, task_id, name, order, progress=dict(progress))
+
+    async def end_step(
+        self,
+        task_id: str,
+        name: str,
+        order: int,
+        status: StepStatus,
+        desc: str,
+        evidence: Mapping[str, object],
+        at: datetime,
+    ) -> None:
+        async with self._fenced() as connection:
+            await self._step(
+                connection,
+                task_id,
+                name,
+                order,
+                status=str(status),
+                desc=desc,
+                evidence=dict(evidence),
+                end=at,
+                progress={},
+            )
+
+    async def node_switched(self, node_id: str, image_id: str) -> None:
+        """The node runs this image from now on."""
+        async with self._fenced() as connection:
+            await connection.execute(update(node).where(node.c.id == node_id).values(image_id=image_id))
+
+    async def end_task(
+        self,
+        task_id: str,
+        status: TaskStatus,
+        message: str | None,
+        at: datetime,
+        *,
+        cluster_image: tuple[str, str, str] | None = None,
+    ) -> None:
+        """Ends the task; with `cluster_image` (image id, engine, version) the cluster changes in the same moment."""
+        async with self._fenced() as connection:
+            await connection.execute(
+                update(task)
+                .where(task.c.id == task_id)
+                .values(status=str(status), fail_message=message, ended_at=at, revision=task.c.revision + 1)
+            )
+            values: dict[str, object] = {"updated_at": at}
+            if cluster_image is not None:
+                values |= dict(zip(("image_id", "engine", "version"), cluster_image, strict=True))
+            await connection.execute(update(cluster).where(cluster.c.id == self.lease.cluster_id).values(values))
+
+    async def abort_requested(self, task_id: str) -> bool:
+        async with self._database.read() as connection:
+            return bool(await connection.scalar(select(task.c.aborting).where(task.c.id == task_id)))
+
+    async def add_recoveries(self, task_id: str, seen: Iterable[tuple[str, int]]) -> None:
+        """Counts bytes of recoveries, each key once; a later, larger reading of the same key replaces the earlier."""
+        async with self._fenced() as connection:
+            known = {
+                row.key: row.bytes
+                for row in await connection.execute(
+                    select(recovery.c.key, recovery.c.bytes).where(recovery.c.task_id == task_id)
+                )
+            }
+            for key, size in seen:
+                if key not in known:
+                    await connection.execute(insert(recovery).values(task_id=task_id, key=key, bytes=size))
+                elif size > known[key]:
+                    await connection.execute(
+                        update(recovery).where(recovery.c.task_id == task_id, recovery.c.key == key).values(bytes=size)
+                    )
+            total = await connection.scalar(select(func.sum(recovery.c.bytes)).where(recovery.c.task_id == task_id))
+            await connection.execute(
+                update(task).where(task.c.id == task_id).values(bytes_moved=total or 0, revision=task.c.revision + 1)
+            )
+
+    # the ledger of changed settings
+
+    async def add_change(self, task_id: str, kind: str, layer: str, key: str, before: str | None, ours: str) -> None:
+        async with self._fenced() as connection:
+            await connection.execute(
+                insert(setting_change).values(
+                    cluster_id=self.lease.cluster_id,
+                    task_id=task_id,
+                    kind=kind,
+                    layer=layer,
+                    key=key,
+                    before=before,
+                    ours=ours,
+                    restored=False,
+                    note="",
+                )
+            )
+
+    async def open_changes(self) -> tuple[SettingChange, ...]:
+        """Changes not yet put back, of any task of this cluster, newest first: the order to undo them in."""
+        query = (
+            select(setting_change)
+            .where(setting_change.c.cluster_id == self.lease.cluster_id, setting_change.c.restored.is_(False))
+            .order_by(setting_change.c.id.desc())
+        )
+        async with self._database.read() as connection:
+            return tuple(_change_from(row) for row in await connection.execute(query))
+
+    async def change_restored(self, change_id: int, note: str) -> None:
+        async with self._fenced() as connection:
+            await connection.execute(
+                update(setting_change).where(setting_change.c.id == change_id).values(restored=True, note=note)
+            )
+
+    async def _step(self, connection: AsyncConnection, task_id: str, name: str, order: int, **values: Any) -> None:
+        await connection.execute(
+            update(step)
+            .where(step.c.task_id == task_id, step.c.node == name, step.c.order == order)
+            .values({step.c[key]: value for key, value in values.items()})
+        )
+        await connection.execute(update(task).where(task.c.id == task_id).values(revision=task.c.revision + 1))
+
+
+def _change_from(row: Row[Any]) -> SettingChange:
+    return SettingChange(row.id, row.task_id, row.kind, row.layer, row.key, row.before, row.ours)

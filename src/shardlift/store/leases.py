@@ -1,0 +1,117 @@
+"""Leases on clusters: at most one process acts on a cluster (invariant 2).
+
+The lease stands on the CLUSTER row, not on the task: with one per task, two tasks of one cluster could run at once.
+A claim raises the epoch; each journal write is conditional on it, and before each effect the holder looks at its own
+clock. The holder gives up earlier than the row says, so that it and the next one never both think they own it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import or_, select, update
+
+from shardlift.clock import Clock
+from shardlift.errors import FencedError
+from shardlift.store.database import Database
+from shardlift.store.tables import cluster, setting_change, task
+
+# The share of the lease after which the holder itself no longer trusts it; the rest covers clocks that run apart.
+_TRUSTED = 0.75
+
+
+@dataclass(slots=True)
+class Lease:
+    """A claim on one cluster. `trusted_until_s` is on the clock's `elapsed_s` scale and moves with each renewal."""
+
+    cluster_id: str
+    owner: str
+    epoch: int
+    trusted_until_s: float
+    clock: Clock
+    lost: bool = False
+
+    def check(self) -> None:
+        """Raises FencedError when the lease may no longer be ours. Called before each effect."""
+        if self.lost or self.clock.elapsed_s() >= self.trusted_until_s:
+            raise FencedError(
+                f"the lease on cluster {self.cluster_id} (epoch {self.epoch}) has run out; another process may own it"
+            )
+
+
+class Leases:
+    """Claims, renewals and releases of one process, known as `owner`."""
+
+    def __init__(self, database: Database, clock: Clock, owner: str, lease_s: float) -> None:
+        self._database = database
+        self._clock = clock
+        self._owner = owner
+        self._lease_s = lease_s
+
+    async def claimable(self) -> tuple[str, ...]:
+        """Clusters with unfinished work, a RUNNING task or settings not yet put back, and a free lease."""
+        work = or_(
+            select(task.c.id).where(task.c.cluster_id == cluster.c.id, task.c.status == "RUNNING").exists(),
+            select(setting_change.c.id)
+            .where(setting_change.c.cluster_id == cluster.c.id, setting_change.c.restored.is_(False))
+            .exists(),
+        )
+        async with self._database.read() as connection:
+            query = select(cluster.c.id).where(work, cluster.c.lease_until < time.time())
+            return tuple((await connection.execute(query.order_by(cluster.c.id).limit(1000))).scalars())
+
+    async def claim(self, cluster_id: str) -> Lease | None:
+        """Takes the lease when it is free or run out; None when somebody else holds it or the cluster is gone."""
+        before_s = self._clock.elapsed_s()
+        now = time.time()
+        async with self._database.write() as connection:
+            done = await connection.execute(
+                update(cluster)
+                .where(cluster.c.id == cluster_id, cluster.c.lease_until < now)
+                .values(lease_owner=self._owner, lease_until=now + self._lease_s, epoch=cluster.c.epoch + 1)
+            )
+            if done.rowcount != 1:
+                return None
+            epoch = await connection.scalar(select(cluster.c.epoch).where(cluster.c.id == cluster_id))
+        assert epoch is not None, "the row was just updated in this transaction"
+        return Lease(cluster_id, self._owner, epoch, before_s + self._lease_s * _TRUSTED, self._clock)
+
+    async def renew(self, lease: Lease) -> None:
+        """Prolongs the lease. Marks it lost when the row has another epoch or owner."""
+        # Read before the write is sent: a renewal that takes long must not make the lease look longer than it is.
+        before_s = self._clock.elapsed_s()
+        async with self._database.write() as connection:
+            done = await connection.execute(
+                update(cluster)
+                .where(
+                    cluster.c.id == lease.cluster_id,
+                    cluster.c.epoch == lease.epoch,
+                    cluster.c.lease_owner == lease.owner,
+                )
+                .values(lease_until=time.time() + self._lease_s)
+            )
+        if done.rowcount != 1:
+            lease.lost = True
+            return
+        lease.trusted_until_s = before_s + self._lease_s * _TRUSTED
+
+    async def release(self, lease: Lease) -> None:
+        """Gives the lease back at once, if it is still ours."""
+        lease.lost = True
+        async with self._database.write() as connection:
+            await connection.execute(
+                update(cluster)
+                .where(cluster.c.id == lease.cluster_id, cluster.c.epoch == lease.epoch)
+                .values(lease_until=0, lease_owner=None)
+            )
+
+    async def reap(self, prefix: str) -> None:
+        """Frees leases of owners whose name starts with `prefix`, which the caller knows to be dead.
+
+        `serve` calls it right after it took the lock of its home: the kernel's lock proves that the one before is gone.
+        """
+        async with self._database.write() as connection:
+            await connection.execute(
+                update(cluster).where(cluster.c.lease_owner.startswith(prefix, autoescape=True)).values(lease_until=0)
+            )
