@@ -1,0 +1,55 @@
+# Shardlift's commands. `make help` lists them; each works from a fresh checkout, as root and as an ordinary user.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-unit check serve bench-upgrade lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-22s %s\n' "$$name" "$$text"; done
+
+setup: $(STAMP) ## build .venv with everything pinned, and .venv/bin/shardlift
+
+$(STAMP): requirements/dev.txt pyproject.toml tools/setup
+	@tools/setup $(VENV)
+	@touch $(STAMP)
+
+demo: $(STAMP) ## upgrade a real three-node cluster under load, and prove that nothing was lost (ARGS="--strategy in_place")
+	@echo "== demo: a real cluster on 127.x addresses, loaded, upgraded, checked, removed"
+	@$(BIN)/shardlift demo $(ARGS)
+
+test: $(STAMP) ## all tests, those with real engine nodes too
+	@echo "== test: all tests; the first run fetches the engine archives"
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-unit: $(STAMP) ## the tests that need no engine
+	@echo "== test-unit: everything but the tests marked 'engine'"
+	@$(BIN)/python -m pytest -m "not engine" $(ARGS)
+
+check: $(STAMP) ## format, lint, types, layers, what may be committed
+	@echo "== check: format"
+	@$(BIN)/ruff format --check
+	@echo "== check: lint"
+	@$(BIN)/ruff check
+	@echo "== check: types"
+	@$(BIN)/mypy
+	@echo "== check: layers"
+	@$(BIN)/lint-imports --no-cache --no-logo
+	@echo "== check: tracked files"
+	@$(BIN)/python tools/check_tree.py
+
+serve: $(STAMP) ## the API and the runner, in the foreground
+	@$(BIN)/shardlift serve $(ARGS)
+
+bench-upgrade: $(STAMP) ## wall time and bytes beside a plain script of the documented procedure
+	@echo "== bench-upgrade: both strategies, Shardlift and a plain script, same cluster and load"
+	@$(BIN)/python tools/bench_upgrade.py $(ARGS)
+
+lock: $(STAMP) ## recompile requirements/*.txt from pyproject.toml
+	@tools/lock
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
