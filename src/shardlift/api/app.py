@@ -1,0 +1,108 @@
+"""Puts the API together: both route sets, the docs page, and one shape for everything that goes wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from shardlift import __version__
+from shardlift.api import css, native
+from shardlift.api.bodies import first_problem
+from shardlift.api.docs import install_docs
+from shardlift.api.errors import (
+    BAD_PARAMETER,
+    NOT_FOUND,
+    SERVER_ERROR,
+    WRONG_METHOD,
+    ApiError,
+    Row,
+    css_error,
+    native_error,
+)
+from shardlift.api.middleware import RequestGuard
+from shardlift.clock import Clock, SystemClock
+from shardlift.errors import ShardliftError
+
+if TYPE_CHECKING:
+    from shardlift.service import Service
+
+_DESCRIPTION = """Upgrades Elasticsearch and OpenSearch clusters node by node.
+
+**CSS** is the upgrade family of the CSS API, for its SDKs, Terraform and otcextensions, signed with AK and SK or with a
+token. **native** is Shardlift's own API, with node states, checks, evidence and long polls.
+To try calls here, press *Authorize* and paste the token that `shardlift credentials` shows.
+"""
+_TAGS = [
+    {"name": "CSS", "description": "The upgrade family of the CSS API"},
+    {"name": "native", "description": "Shardlift's own API: everything that CSS has no words for"},
+]
+
+_log = structlog.get_logger(__name__)
+
+
+def create_app(service: Service, *, clock: Clock | None = None) -> FastAPI:
+    """The API over an open service. `clock` is what signatures are dated by, the machine's own by default.
+
+    The app neither opens nor closes the service: who opened it does.
+    """
+    app = FastAPI(
+        title="Shardlift",
+        version=__version__,
+        description=_DESCRIPTION,
+        openapi_tags=_TAGS,
+        docs_url=None,  # the stock pages load their scripts from elsewhere
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,  # a redirect would lose the signature
+    )
+    app.state.service = service
+    app.state.clock = clock or SystemClock()
+    app.include_router(css.router)
+    app.include_router(native.router)
+    install_docs(app)
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(ShardliftError, _shardlift_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_middleware(RequestGuard)
+    return app
+
+
+def _is_native(request: Request) -> bool:
+    return request.url.path.startswith("/api/")
+
+
+async def _api_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def _shardlift_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ShardliftError)
+    told = native_error(error) if _is_native(request) else css_error(error)
+    if told.row.status >= SERVER_ERROR.status:
+        _log.error("request_failed", error=error.code, message=error.message)
+    return told.response()
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    field, problem = first_problem(error.errors())
+    extra = {"error": "usage", "message": problem, "field": field} if _is_native(request) else {}
+    return ApiError(BAD_PARAMETER, problem, extra).response()
+
+
+async def _http_error(_: Request, error: Exception) -> JSONResponse:
+    """What the framework itself refuses: an unknown path, a wrong method."""
+    assert isinstance(error, HTTPException)
+    known = {404: NOT_FOUND, 405: WRONG_METHOD}
+    row = known.get(error.status_code, Row(error.status_code, BAD_PARAMETER.code, BAD_PARAMETER.text))
+    detail = "" if row is NOT_FOUND else str(error.detail)
+    response = ApiError(row, detail).response()
+    response.headers.update(error.headers or {})
+    return response

@@ -1,0 +1,162 @@
+"""Who asks: a signature with AK and SK, or a token. The project in the PATH is what is authorised, never a header."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, cast
+
+import structlog
+from fastapi import Depends, Path, Request, Security
+from fastapi.security import APIKeyHeader
+
+from shardlift.api.errors import (
+    BAD_PARAMETER,
+    BODY_TOO_LARGE,
+    NO_ACCESS,
+    NOT_FOUND,
+    NOT_PERMITTED,
+    UNAUTHENTICATED,
+    ApiError,
+)
+from shardlift.api.names import is_uuid
+from shardlift.api.signing import SignatureError, WireRequest, parse_authorization, verify
+from shardlift.clock import Clock
+from shardlift.errors import NotFoundError
+from shardlift.model import Cluster
+from shardlift.service.requests import Key
+
+if TYPE_CHECKING:
+    from shardlift.service import Service
+
+BODY_MAX_BYTES = 1 << 20
+BODY_TIMEOUT_S = 30
+_TOKEN_MAX = 4096
+
+_log = structlog.get_logger(__name__)
+
+_SIGNATURE_HEADER = APIKeyHeader(
+    name="Authorization",
+    scheme_name="AK/SK signature",
+    description="`SDK-HMAC-SHA256 Access=AK, SignedHeaders=..., Signature=...`, as the CSS SDKs make it.",
+    auto_error=False,
+)
+_TOKEN_HEADER = APIKeyHeader(
+    name="X-Auth-Token",
+    scheme_name="token",
+    description="The project's token; `shardlift credentials` shows it.",
+    auto_error=False,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated request: the project that it speaks for, and its whole body, already read and bounded."""
+
+    service: Service
+    clock: Clock
+    project_id: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Located(Caller):
+    """A caller and the cluster of theirs that the path names."""
+
+    cluster: Cluster
+
+
+async def authenticate(
+    request: Request,
+    signature: Annotated[str | None, Security(_SIGNATURE_HEADER)],
+    token: Annotated[str | None, Security(_TOKEN_HEADER)],
+) -> Caller:
+    """The caller, or 401. A signature wins over a token, so that a wrong one is never hidden by the other."""
+    service = cast("Service", request.app.state.service)
+    body = await _body_of(request)
+    if signature is not None:
+        project_id = await _by_signature(service, request, signature, body)
+    elif token is not None:
+        project_id = await _by_token(service, token)
+    else:
+        raise ApiError(UNAUTHENTICATED, "Neither Authorization nor X-Auth-Token was sent.")
+    structlog.contextvars.bind_contextvars(project_id=project_id)
+    return Caller(service, request.app.state.clock, project_id, body)
+
+
+async def css_caller(
+    project_id: Annotated[str, Path(description="Project ID, as `shardlift credentials` shows it.")],
+    caller: Annotated[Caller, Depends(authenticate)],
+) -> Caller:
+    """The caller, if the path names their own project."""
+    if not secrets.compare_digest(project_id.encode(), caller.project_id.encode()):
+        raise ApiError(NOT_PERMITTED)
+    return caller
+
+
+async def css_cluster(
+    cluster_id: Annotated[str, Path(description="ID of the cluster, a UUID.")],
+    caller: Annotated[Caller, Depends(css_caller)],
+) -> Located:
+    """The caller's cluster. One that is missing and one of another project's get the very same answer."""
+    if not is_uuid(cluster_id):
+        # Clients look a cluster up by name through this path and need the 404 to go on with the list.
+        raise ApiError(NOT_FOUND)
+    try:
+        cluster = await caller.service.cluster(cluster_id.lower(), caller.project_id)
+    except NotFoundError:
+        raise ApiError(NO_ACCESS) from None
+    if cluster.id != cluster_id.lower():  # another cluster may carry this very id as its name
+        raise ApiError(NO_ACCESS)
+    return Located(caller.service, caller.clock, caller.project_id, caller.body, cluster)
+
+
+async def _by_signature(service: Service, request: Request, header: str, body: bytes) -> str:
+    clock = cast("Clock", request.app.state.clock)
+    try:
+        claim = parse_authorization(header)
+        key = await service.key(claim.ak)
+        # An unknown AK costs the same work and gets the same answer as a wrong SK: no signature fits a key that
+        # nobody has.
+        checked = key or Key(claim.ak, secrets.token_hex(), project_id="")
+        verify(_wire(request, body), claim, checked.sk, clock.now())
+    except SignatureError as error:
+        _log.info("signature_refused", reason=str(error))
+        raise ApiError(UNAUTHENTICATED, f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
+    return checked.project_id
+
+
+async def _by_token(service: Service, token: str) -> str:
+    usable = 0 < len(token) <= _TOKEN_MAX and token.isascii() and token.isprintable()
+    project_id = await service.token_project(token) if usable else None
+    if project_id is None:
+        _log.info("token_refused")
+        raise ApiError(UNAUTHENTICATED, "The token is not known.")
+    return project_id
+
+
+def _wire(request: Request, body: bytes) -> WireRequest:
+    return WireRequest(
+        method=request.method,
+        path=request.scope["raw_path"],
+        query=request.scope["query_string"],
+        headers=tuple(request.scope["headers"]),
+        body=body,
+    )
+
+
+async def _body_of(request: Request) -> bytes:
+    """The body, at most BODY_MAX_BYTES and within BODY_TIMEOUT_S, whatever its Content-Length says."""
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > BODY_MAX_BYTES:
+                    raise ApiError(BODY_TOO_LARGE, f"The body is larger than {BODY_MAX_BYTES} bytes.")
+                chunks.append(chunk)
+    except TimeoutError:
+        raise ApiError(BAD_PARAMETER, f"The body did not arrive within {BODY_TIMEOUT_S} seconds.") from None
+    return b"".join(chunks)

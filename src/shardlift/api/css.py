@@ -1,0 +1,269 @@
+"""The upgrade family of the CSS API. Each call translates, asks the service, and renders; it decides nothing."""
+
+# ruff: noqa: FAST003  # the path parameters are those of the dependencies, which ruff does not follow across modules
+
+from __future__ import annotations
+
+import re
+import shutil
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+from pydantic import ValidationError
+
+from shardlift.api import render, schemas
+from shardlift.api.auth import Caller, Located, css_caller, css_cluster
+from shardlift.api.bodies import first_problem, json_body
+from shardlift.api.docs import body_of, errors_of
+from shardlift.api.errors import (
+    BAD_AGENCY,
+    BAD_NODE_TYPE,
+    BAD_PARAMETER,
+    NO_TASK,
+    NOT_RETRYABLE,
+    NULL_BODY,
+    ApiError,
+    css_error,
+    shown,
+)
+from shardlift.api.names import UPGRADE_TYPES, Whole, is_name
+from shardlift.errors import BusyError, NotFoundError, RefusedError, ShardliftError, UsageError
+from shardlift.model import Cluster, Image, Task, TaskKind, TaskStatus
+from shardlift.service.requests import UpgradeRequest
+
+if TYPE_CHECKING:
+    from shardlift.service import Service
+
+router = APIRouter(prefix="/v1.0/{project_id}", tags=["CSS"])
+
+_PAGE_MAX = 1000
+_AGENCY = re.compile(schemas.AGENCY)
+
+Start = Annotated[
+    int | None, Whole, Query(ge=1, le=_PAGE_MAX, description="1-based index of the first item; 1 by default")
+]
+Offset = Annotated[int | None, Whole, Query(ge=1, le=_PAGE_MAX, description="Another name of `start`")]
+Limit = Annotated[int, Whole, Query(ge=1, le=_PAGE_MAX, description="Items per page")]
+InPath = Annotated[Located, Depends(css_cluster)]
+
+
+@router.get(
+    "/clusters",
+    summary="ListClusters: the project's clusters",
+    response_model_exclude_unset=True,
+    responses=errors_of(400, 401, 403),
+)
+async def list_clusters(
+    caller: Annotated[Caller, Depends(css_caller)],
+    start: Start = None,
+    offset: Offset = None,
+    limit: Limit = 10,
+) -> schemas.ClusterList:
+    """Clusters of the project in the path, a page of them."""
+    page = await caller.service.clusters(caller.project_id, start=start or offset or 1, limit=limit)
+    clusters = [await _detail(caller.service, cluster) for cluster in page.items]
+    return schemas.ClusterList.model_validate({"totalSize": page.total, "clusters": clusters})
+
+
+@router.get(
+    "/clusters/{cluster_id}",
+    summary="ShowCluster: one cluster",
+    response_model_exclude_unset=True,
+    responses=errors_of(401, 403, 404),
+)
+async def show_cluster(found: InPath) -> schemas.ClusterDetail:
+    """A cluster with its nodes. It is idle when `actions` is empty and `actionProgress` is `{}`."""
+    return schemas.ClusterDetail.model_validate(await _detail(found.service, found.cluster))
+
+
+@router.get(
+    "/clusters/{cluster_id}/upgrade/detail",
+    summary="UpgradeDetail: obtaining upgrade details",
+    response_model_exclude_unset=True,
+    responses=errors_of(400, 401, 403, 404),
+)
+async def upgrade_detail(
+    found: InPath,
+    start: Start = None,
+    offset: Offset = None,
+    limit: Limit = 10,
+    action_mode: Annotated[
+        Literal["UPGRADING", "AZ_MIGRATION"], Query(description="Kind of the tasks to be shown")
+    ] = "UPGRADING",
+) -> schemas.UpgradeDetailPage:
+    """The cluster's tasks, newest first, each with the 13 sub-steps of the node being upgraded."""
+    page = await found.service.tasks(
+        found.cluster.id, kind=TaskKind(action_mode), start=start or offset or 1, limit=limit
+    )
+    details = [render.upgrade_detail(task, _image(found.service, task.image_id)) for task in page.items]
+    return schemas.UpgradeDetailPage.model_validate({"totalSize": page.total, "detailList": details})
+
+
+@router.get(
+    "/clusters/{cluster_id}/target/{upgrade_type}/images",
+    summary="ListImages: images that the cluster can be upgraded to",
+    responses=errors_of(400, 401, 403, 404),
+)
+async def list_images(
+    found: InPath,
+    upgrade_type: Annotated[str, Path(description="same, cross or cross-engine (also crossEngine)")],
+    offset: Annotated[int, Whole, Query(ge=0, description="0-based index of the first image")] = 0,
+    limit: Annotated[int, Whole, Query(ge=1, le=_PAGE_MAX, description="Images per page")] = _PAGE_MAX,
+) -> schemas.ImageList:
+    """Target images, the most recommended first. All on one page by default: Terraform looks at no other."""
+    if upgrade_type not in UPGRADE_TYPES:
+        raise ApiError(BAD_PARAMETER, f"upgrade_type: must be one of {', '.join(UPGRADE_TYPES)}.")
+    images = await found.service.targets(found.cluster.id, UPGRADE_TYPES[upgrade_type], found.project_id)
+    shown_images = [render.image_info(image) for image in images[offset : offset + limit]]
+    return schemas.ImageList.model_validate(
+        {"needUploadUpgradePlugin": False, "imageInfoList": shown_images, "totalSize": len(images)}
+    )
+
+
+@router.post(
+    "/clusters/{cluster_id}/inst-type/{inst_type}/image/upgrade",
+    summary="UpgradeCore: upgrading the engine",
+    response_class=Response,
+    openapi_extra=body_of(schemas.UpgradeCoreBody),
+    responses=errors_of(400, 401, 403, 404, 409, 412),
+)
+async def upgrade_core(
+    found: InPath, inst_type: Annotated[str, Path(description="`all`: an upgrade takes every node")]
+) -> Response:
+    """Checks everything first; when the empty 200 leaves, the task exists and its status is RUNNING."""
+    if inst_type != "all":
+        raise ApiError(BAD_NODE_TYPE, "inst_type must be all: an upgrade takes every node.")
+    asked = _upgrade_body(found.body)
+    try:
+        image = found.service.image(asked.target_image_id)
+    except NotFoundError as error:
+        raise ApiError(BAD_PARAMETER, f"target_image_id: {error.message}.") from None
+    await found.service.upgrade(
+        UpgradeRequest(
+            cluster_id=found.cluster.id,
+            image=image.id,
+            agency=asked.agency,
+            upgrade_type=UPGRADE_TYPES[asked.upgrade_type],
+            backup_check=asked.indices_backup_check,
+            load_check=asked.cluster_load_check,
+            batch_size=asked.batch_size,
+        ),
+        found.project_id,
+    )
+    return Response()
+
+
+@router.put(
+    "/clusters/{cluster_id}/upgrade/{action_id}/retry",
+    summary="RetryUpgradeTask: retrying a failed task, or aborting it",
+    response_class=Response,
+    openapi_extra=body_of(schemas.RetryBody, required=False),
+    responses=errors_of(400, 401, 403, 404, 409, 412),
+)
+async def retry_upgrade_task(
+    found: InPath,
+    action_id: Annotated[str, Path(description="Task ID, as the upgrade details show it")],
+    retry_mode: Annotated[
+        Literal["abort", ""] | None, Query(description="abort: end the task instead; may stand in the body as well")
+    ] = None,
+) -> Response:
+    """Goes on at the first sub-step that has not succeeded. Safe to be sent twice: the second one finds it done."""
+    task = await _task(found, action_id)
+    if "abort" in (retry_mode, _retry_body(found.body)):
+        await _abort(found, task)
+    else:
+        await _retry(found, task)
+    return Response()
+
+
+async def _retry(found: Located, task: Task) -> None:
+    if _retried_before(task):
+        return
+    try:
+        await found.service.retry(task.id, found.project_id)
+    except (UsageError, RefusedError, BusyError) as error:
+        # The twin of this request may have been faster.
+        now = await found.service.task(task.id)
+        if not (now.execute_times > task.execute_times and now.status is TaskStatus.RUNNING):
+            raise _not_now(error) from None
+
+
+async def _abort(found: Located, task: Task) -> None:
+    if task.aborting:
+        return
+    try:
+        await found.service.abort(task.id, found.project_id)
+    except (UsageError, RefusedError, BusyError) as error:
+        if not (await found.service.task(task.id)).aborting:
+            raise _not_now(error) from None
+
+
+def _retried_before(task: Task) -> bool:
+    """A running task that has been retried: this request is most likely that retry, sent again by the client."""
+    return task.status is TaskStatus.RUNNING and task.execute_times > 1 and not task.aborting
+
+
+def _not_now(error: ShardliftError) -> ApiError:
+    told = css_error(error)
+    if isinstance(error, UsageError) or (isinstance(error, RefusedError) and not error.findings):
+        return ApiError(NOT_RETRYABLE, told.detail)
+    return told
+
+
+async def _task(found: Located, action_id: str) -> Task:
+    if not is_name(action_id):
+        raise ApiError(NO_TASK)
+    try:
+        task = await found.service.task(action_id)
+    except NotFoundError:
+        raise ApiError(NO_TASK) from None
+    if task.cluster_id != found.cluster.id:
+        raise ApiError(NO_TASK)
+    return task
+
+
+def _upgrade_body(body: bytes) -> schemas.UpgradeCoreBody:
+    value = json_body(body)
+    if value is None:
+        raise ApiError(NULL_BODY)
+    agency = value.get("agency", "none")
+    if not (isinstance(agency, str) and _AGENCY.fullmatch(agency)):
+        detail = f"agency: must be 1 to 64 letters, digits, _ or -, got {shown(agency)}."
+        raise ApiError(BAD_AGENCY, detail)
+    try:
+        return schemas.UpgradeCoreBody.model_validate(value)
+    except ValidationError as error:
+        raise ApiError(BAD_PARAMETER, first_problem(error)[1]) from None
+
+
+def _retry_body(body: bytes) -> str | None:
+    try:
+        return schemas.RetryBody.model_validate(json_body(body) or {}).retry_mode
+    except ValidationError as error:
+        raise ApiError(BAD_PARAMETER, first_problem(error)[1]) from None
+
+
+async def _detail(service: Service, cluster: Cluster) -> dict[str, object]:
+    """One cluster in CSS's words. The task is read after the cluster: a busy one may end between, never begin."""
+    newest = (await service.tasks(cluster.id, limit=1)).items
+    return render.cluster_detail(
+        cluster,
+        _image(service, cluster.image_id),
+        newest[0] if newest else None,
+        volume_gib=_volume_gib(service),
+    )
+
+
+def _image(service: Service, image_id: str) -> Image | None:
+    try:
+        return service.image(image_id)
+    except NotFoundError:
+        return None
+
+
+def _volume_gib(service: Service) -> int:
+    """Local nodes share the file system of SHARDLIFT_HOME; 0 when it cannot be read."""
+    try:
+        return shutil.disk_usage(service.settings.home).total >> 30
+    except OSError:
+        return 0

@@ -1,0 +1,106 @@
+"""The interactive documentation at /docs. It works without a network: the page's assets come with this machine.
+
+The bundled Swagger UI reads OpenAPI 3.0 and FastAPI writes 3.1; `as_openapi_30` holds the few differences.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
+from swagger_ui_bundle import swagger_ui_path
+
+from shardlift.api.schemas import ErrorBody
+
+_ASSETS = "/docs/assets"
+_REASONS = {
+    400: "Invalid request: do not repeat it without a change",
+    401: "Wrong or missing signature or token",
+    403: "Not there, or not yours",
+    404: "Not found",
+    409: "Another operation is running on the cluster",
+    412: "Refused by a pre-check; the message names rule, reason, evidence and remedy",
+}
+
+
+def errors_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer these statuses with an error body."""
+    return {status: {"model": ErrorBody, "description": _REASONS[status]} for status in statuses}
+
+
+def body_of(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+    """The request body of a route that reads it itself: a signature covers the raw bytes, so they are read first."""
+    schema = model.model_json_schema()
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
+
+
+def install_docs(app: FastAPI) -> None:
+    """Adds /docs, its assets and /openapi.json."""
+
+    async def page() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title=app.title,
+            swagger_js_url=f"{_ASSETS}/swagger-ui-bundle.js",
+            swagger_css_url=f"{_ASSETS}/swagger-ui.css",
+            swagger_favicon_url=f"{_ASSETS}/favicon-32x32.png",
+            # No outside validator: the page must neither need nor tell anybody else.
+            swagger_ui_parameters={"validatorUrl": None, "defaultModelsExpandDepth": 0},
+        )
+
+    async def document() -> dict[str, Any]:
+        return _document(app)
+
+    app.mount(_ASSETS, StaticFiles(directory=str(swagger_ui_path)), name="docs-assets")
+    app.add_api_route("/docs", page, include_in_schema=False, response_class=HTMLResponse)
+    app.add_api_route("/openapi.json", document, include_in_schema=False)
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        made = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            openapi_version="3.0.3",
+            tags=app.openapi_tags,
+        )
+        _drop_422(made)
+        app.openapi_schema = as_openapi_30(made)
+    return app.openapi_schema
+
+
+def _drop_422(document: dict[str, Any]) -> None:
+    """FastAPI documents a 422 of its own for each route; ours answer 400 with the CSS body instead."""
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        document.get("components", {}).get("schemas", {}).pop(name, None)
+
+
+def as_openapi_30(node: Any) -> Any:
+    """JSON Schema of OpenAPI 3.1 in the words of 3.0: `nullable`, one `example`, `enum` for `const`."""
+    if isinstance(node, list):
+        return [as_openapi_30(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    out = {key: as_openapi_30(value) for key, value in node.items()}
+    choices = out.get("anyOf")
+    if isinstance(choices, list) and {"type": "null"} in choices:
+        rest = [choice for choice in choices if choice != {"type": "null"}]
+        del out["anyOf"]
+        # A $ref may have no siblings in 3.0, hence allOf around a single one.
+        out |= {"anyOf": rest} if len(rest) > 1 else {"allOf": rest} if "$ref" in rest[0] else rest[0]
+        out["nullable"] = True
+    if "const" in out and not isinstance(out["const"], dict):
+        out["enum"] = [out.pop("const")]
+    if isinstance(out.get("examples"), list) and out["examples"]:
+        out["example"] = out.pop("examples")[0]
+    return out

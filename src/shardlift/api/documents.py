@@ -1,0 +1,162 @@
+"""Our data as JSON documents of the native API (and of `--json`). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from shardlift.model import Cluster, Image, Plan, StepRow, StepStatus, Task
+from shardlift.service.requests import CheckReport, NodeState
+
+
+def iso_time(at: datetime | None) -> str | None:
+    """ISO 8601 in UTC, to the millisecond: `2023-01-05T02:23:39.120Z`."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if at else None
+
+
+def image_document(image: Image) -> dict[str, object]:
+    return {
+        "image_id": image.id,
+        "reference": image.reference,
+        "name": image.display_name,
+        "description": image.description,
+        "engine": str(image.engine),
+        "version": str(image.version),
+        "java": f"{image.java_min}-{image.java_max}",
+        "size_bytes": image.size_bytes,
+        "priority": image.priority,
+    }
+
+
+def cluster_document(cluster: Cluster, states: Mapping[str, NodeState] | None) -> dict[str, object]:
+    """`states` None: they were not asked for, so each node's pid, version and answer are null."""
+    nodes = []
+    for node in cluster.nodes:
+        state = states.get(node.name) if states else None
+        nodes.append(
+            {
+                "id": node.id,
+                "name": node.name,
+                "url": node.url,
+                "zone": node.zone,
+                "roles": list(node.roles),
+                "type": str(node.instance_type),
+                "image_id": node.image_id,
+                "version": state.version if state else None,
+                "pid": state.pid if state else None,
+                "answers": state.answers if state else None,
+            }
+        )
+    return {
+        "cluster_id": cluster.id,
+        "project_id": cluster.project_id,
+        "name": cluster.name,
+        "status": str(cluster.status),
+        "engine": str(cluster.engine),
+        "version": str(cluster.version),
+        "image_id": cluster.image_id,
+        "driver": cluster.driver,
+        "strategy": str(cluster.strategy),
+        "busy_with": cluster.busy_with,
+        "failed_reason": cluster.failed_reason,
+        "created_at": iso_time(cluster.created_at),
+        "updated_at": iso_time(cluster.updated_at),
+        "nodes": nodes,
+    }
+
+
+def check_document(report: CheckReport) -> dict[str, object]:
+    return {
+        "cluster_id": report.cluster_id,
+        "image_id": report.image_id,
+        "strategy": str(report.strategy),
+        "ok": not report.blocking,
+        "findings": [finding.as_dict() for finding in report.findings],
+        "plan": _plan_document(report.plan) if report.plan else None,
+    }
+
+
+def _plan_document(plan: Plan) -> dict[str, object]:
+    batches = [
+        [{"name": node.name, "from_version": node.from_version, "fresh_data": node.fresh_data} for node in batch]
+        for batch in plan.batches
+    ]
+    return {"strategy": str(plan.strategy), "image_id": plan.image_id, "batches": batches}
+
+
+def task_document(task: Task, now: datetime) -> dict[str, object]:
+    completed = task.completed
+    return {
+        "task_id": task.id,
+        "cluster_id": task.cluster_id,
+        "kind": str(task.kind),
+        "status": str(task.status),
+        "aborting": task.aborting,
+        "image_id": task.image_id,
+        "strategy": str(task.strategy),
+        "created_at": iso_time(task.created_at),
+        "ended_at": iso_time(task.ended_at),
+        "execute_times": task.execute_times,
+        "revision": task.revision,
+        "nodes_total": len(task.total),
+        "nodes_completed": len(completed),
+        "current_nodes": list(task.current),
+        "bytes_moved": task.bytes_moved,
+        "eta_s": eta_s(task, now),
+        "blocked_by": _blocked_by(task),
+        "fail_message": task.fail_message,
+        "batches": [[node.name for node in batch] for batch in task.plan.batches],
+        "steps": [_step_document(row) for row in task.steps],
+    }
+
+
+def _step_document(row: StepRow) -> dict[str, object]:
+    return {
+        "node": row.node,
+        "order": row.order,
+        "name": row.name,
+        "status": str(row.status),
+        "begin": iso_time(row.begin),
+        "end": iso_time(row.end),
+        "desc": row.desc,
+        "attempts": row.attempts,
+        "evidence": dict(row.evidence),
+        "progress": dict(row.progress),
+    }
+
+
+def eta_s(task: Task, now: datetime) -> int | None:
+    """Seconds left: the mean time of a completed node for each node left, less what the current ones have had.
+
+    None while no node is done, because nothing is known then; 0 for a task that has ended.
+    """
+    if task.ended_at is not None:
+        return 0
+    completed = task.completed
+    took_s = [seconds for name in completed if (seconds := _node_took_s(task, name)) is not None]
+    if not took_s:
+        return None
+    mean_s = sum(took_s) / len(took_s)
+    left = [name for name in task.total if name not in completed]
+    spent_s = [(now - began).total_seconds() for name in left if (began := _began(task, name)) is not None]
+    started_s = sum(max(mean_s - seconds, 0.0) for seconds in spent_s)
+    return round(started_s + mean_s * (len(left) - len(spent_s)))
+
+
+def _began(task: Task, name: str) -> datetime | None:
+    return min((row.begin for row in task.steps_of(name) if row.begin), default=None)
+
+
+def _node_took_s(task: Task, name: str) -> float | None:
+    began = _began(task, name)
+    ended = max((row.end for row in task.steps_of(name) if row.end), default=None)
+    return (ended - began).total_seconds() if began and ended else None
+
+
+def _blocked_by(task: Task) -> str | None:
+    """What the first running sub-step says it waits for."""
+    for row in task.steps:
+        if row.status is StepStatus.RUNNING:
+            waiting_for = row.progress.get("waiting_for")
+            return str(waiting_for) if waiting_for else None
+    return None

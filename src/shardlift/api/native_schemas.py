@@ -1,0 +1,162 @@
+"""Bodies of the native API, as the documentation page shows them and as requests are checked."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from shardlift.api.schemas import IMAGE_REF, Truth
+from shardlift.model import Strategy
+
+
+class UpgradeBody(BaseModel):
+    """What an upgrade, or its dry run, is asked for with. Unknown keys are ignored."""
+
+    image: str = Field(pattern=IMAGE_REF, description="Image to go to: `opensearch:3.4.0` or an image id")
+    strategy: Strategy | None = Field(default=None, description="How nodes are emptied; the cluster's own by default")
+    upgrade_type: Literal["same", "cross", "cross-engine", "crossEngine"] | None = Field(
+        default=None, description="Refuse an image that is another kind of hop"
+    )
+    backup_check: Truth = Field(default=False, description="Refuse unless every index is in a successful snapshot")
+    load_check: Truth = Field(default=False, description="Refuse while the nodes are under load")
+    batch_size: int = Field(default=1, ge=1, le=1000, strict=True, description="Nodes taken at the same time")
+
+
+class ImageDocument(BaseModel):
+    """An engine image."""
+
+    image_id: str = Field(description="Its id")
+    reference: str = Field(description="Its short name", examples=["opensearch:2.19.4"])
+    name: str = Field(description="`{version}_{release}_{MMDD}`")
+    description: str = Field(description="What it holds")
+    engine: str = Field(description="elasticsearch or opensearch")
+    version: str = Field(description="Engine version")
+    java: str = Field(description="Java releases that it runs on", examples=["11-21"])
+    size_bytes: int = Field(description="Size of the archive")
+    priority: int = Field(description="The higher, the more recommended")
+
+
+class ImagePage(BaseModel):
+    total: int = Field(description="How many there are")
+    images: list[ImageDocument] = Field(description="The images, by priority")
+
+
+class NodeDocument(BaseModel):
+    """A node, and how it is right now where that was asked for."""
+
+    id: str = Field(description="Node id; stays through an upgrade")
+    name: str = Field(description="Node name; stays through an upgrade")
+    url: str = Field(description="Base URL of its REST API")
+    zone: str = Field(description="Zone")
+    roles: list[str] = Field(description="The engine's role words; empty for the engine's default")
+    type: str = Field(description="ess, ess-cold, ess-client or ess-master")
+    image_id: str = Field(description="Image that it is meant to run")
+    version: str | None = Field(description="Version that the node itself reports; null when it does not answer")
+    pid: int | None = Field(description="Its process; null when it does not run")
+    answers: bool | None = Field(description="Whether its REST API answers; null when that was not asked for")
+
+
+class ClusterDocument(BaseModel):
+    """A cluster."""
+
+    cluster_id: str = Field(description="Cluster id")
+    project_id: str = Field(description="Project that it belongs to")
+    name: str = Field(description="Cluster name")
+    status: str = Field(description="200 available, 100 being created, 303 unavailable")
+    engine: str = Field(description="elasticsearch or opensearch")
+    version: str = Field(description="Engine version that the cluster is meant to run")
+    image_id: str = Field(description="Image that it is meant to run")
+    driver: str = Field(description="Where its nodes live")
+    strategy: str = Field(description="How nodes are emptied when a request does not say")
+    busy_with: str | None = Field(description="Kind of the running task; null when idle")
+    failed_reason: str | None = Field(description="Why it is not available")
+    created_at: str = Field(description="ISO 8601, UTC")
+    updated_at: str = Field(description="ISO 8601, UTC")
+    nodes: list[NodeDocument] = Field(description="Its nodes")
+
+
+class ClusterPage(BaseModel):
+    total: int = Field(description="How many there are in all")
+    clusters: list[ClusterDocument] = Field(description="Those of this page")
+
+
+class FindingDocument(BaseModel):
+    """What a rule has to say."""
+
+    rule: str = Field(description="Name of the rule, the same in logs, docs and overrides")
+    severity: Literal["block", "warn"] = Field(description="block stops the operation, warn is told and passed")
+    subject: str = Field(description="Node, index or cluster that it is about")
+    reason: str = Field(description="What is wrong")
+    evidence: str = Field(description="What was seen")
+    remedy: str = Field(description="What to do about it")
+
+
+class PlannedNode(BaseModel):
+    name: str = Field(description="Node name")
+    from_version: str = Field(description="Version before")
+    fresh_data: bool = Field(description="Whether it starts on an empty data path")
+
+
+class PlanDocument(BaseModel):
+    """What would be done, in order. Nodes of one batch are taken together."""
+
+    strategy: str = Field(description="How nodes are emptied")
+    image_id: str = Field(description="Image to go to")
+    batches: list[list[PlannedNode]] = Field(description="Batches in the order they are taken")
+
+
+class CheckAnswer(BaseModel):
+    """What the checks found. Nothing was changed."""
+
+    cluster_id: str = Field(description="Cluster id")
+    image_id: str = Field(description="Image to go to")
+    strategy: str = Field(description="How nodes would be emptied")
+    ok: bool = Field(description="Whether nothing blocks")
+    findings: list[FindingDocument] = Field(description="Objections, those that block and those that warn")
+    plan: PlanDocument | None = Field(description="The dry run; null when something blocks")
+
+
+class StepDocument(BaseModel):
+    """One sub-step of one node."""
+
+    node: str = Field(description="Node name")
+    order: int = Field(description="0 to 12")
+    name: str = Field(description="Name of the sub-step")
+    status: Literal["WAITING", "RUNNING", "SUCCESS", "FAILED"] = Field(description="State of the sub-step")
+    begin: str | None = Field(description="ISO 8601, UTC; null before it begins")
+    end: str | None = Field(description="ISO 8601, UTC; null before it ends")
+    desc: str = Field(description="What it does, or did")
+    attempts: int = Field(description="How often it was begun")
+    evidence: dict[str, Any] = Field(description="What was seen: findings, the last lines of the engine's log")
+    progress: dict[str, Any] = Field(description="While it runs: waiting_for, shards_left, bytes_left")
+
+
+class TaskDocument(BaseModel):
+    """A task with the journal of all its nodes."""
+
+    task_id: str = Field(description="Task id")
+    cluster_id: str = Field(description="Cluster that it acts on")
+    kind: str = Field(description="UPGRADING or AZ_MIGRATION")
+    status: Literal["RUNNING", "SUCCESS", "FAILED", "PARTIAL_FAILED"] = Field(description="Task status")
+    aborting: bool = Field(description="Whether its end has been asked for")
+    image_id: str = Field(description="Image to go to")
+    strategy: str = Field(description="How nodes are emptied")
+    created_at: str = Field(description="ISO 8601, UTC")
+    ended_at: str | None = Field(description="ISO 8601, UTC; null while it runs")
+    execute_times: int = Field(description="1, and one more for each retry")
+    revision: int = Field(description="Grows with each change; what `after_revision` takes")
+    nodes_total: int = Field(description="How many nodes it takes")
+    nodes_completed: int = Field(description="How many of them are done")
+    current_nodes: list[str] = Field(description="Nodes being worked on, or where it failed")
+    bytes_moved: int = Field(description="Shard data sent between nodes so far")
+    eta_s: int | None = Field(description="Seconds left, from the nodes done so far; null while none is")
+    blocked_by: str | None = Field(description="What the running sub-step waits for; null when nothing")
+    fail_message: str | None = Field(description="Why it failed")
+    batches: list[list[str]] = Field(description="Names of the nodes, batch by batch, in plan order")
+    steps: list[StepDocument] = Field(description="13 sub-steps of each node, in plan order")
+
+
+class TaskPage(BaseModel):
+    total: int = Field(description="How many there are in all")
+    tasks: list[TaskDocument] = Field(description="Those of this page, newest first")

@@ -1,0 +1,218 @@
+"""Request signatures as CSS clients make them; pure functions over bytes, for both sides of the wire.
+
+Why it holds: the signature covers method, path, query, the named headers and the whole body, each in one canonical
+form. The forms are made from what the router sees too (decoded path and query), so two requests that share a signature
+are the same request to us.
+
+Three dialects are read, all with the same canonical request:
+`SDK-HMAC-SHA256 Access=AK`, `SDK-HMAC-SHA256 Credential=AK/date/region/service/sdk_request` (older clients) and
+`V11-HMAC-SHA256 Credential=AK/date/region/service`. Made is only the first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote, unquote_to_bytes, urlsplit
+
+SDK = "SDK-HMAC-SHA256"
+V11 = "V11-HMAC-SHA256"
+SKEW_ALLOWED = timedelta(minutes=15)
+DATE_HEADER = "x-sdk-date"
+CONTENT_HEADER = "x-sdk-content-sha256"
+DATE_FORMAT = "%Y%m%dT%H%M%SZ"
+
+_SIGNED_HEADERS_MAX = 64
+_SCOPE_PARTS = 4  # AK, date, region, service; the old SDK form has the word sdk_request behind them
+_AK = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}")
+_DATE = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+_SIGNATURE = re.compile(r"[0-9a-f]{64}")
+
+
+class SignatureError(Exception):
+    """The request is not what the holder of the key signed. The text may be told to the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireRequest:
+    """A request as it came over the wire: `path` and `query` still percent-encoded, header names in lower case."""
+
+    method: str
+    path: bytes
+    query: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+    def header(self, name: str) -> bytes | None:
+        """The one value of that header, None without it. Raises SignatureError when it was sent twice."""
+        values = [value for key, value in self.headers if key == name.encode()]
+        if len(values) > 1:
+            raise SignatureError(f"header {name} was sent {len(values)} times")
+        return values[0].strip() if values else None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What an Authorization header claims. `scope` is `date/region/service...`, empty for the Access form."""
+
+    algorithm: str
+    ak: str
+    scope: str
+    signed_headers: tuple[str, ...]
+    signature: str
+
+
+def parse_authorization(text: str) -> Claim:
+    """Reads an Authorization header. Raises SignatureError when it is none of the three dialects."""
+    algorithm, _, rest = text.strip().partition(" ")
+    if algorithm not in (SDK, V11):
+        raise SignatureError(f"the algorithm must be {SDK} or {V11}")
+    fields = {}
+    for part in rest.split(","):
+        key, _, value = part.strip().partition("=")
+        fields[key] = value
+    ak, scope = _owner(algorithm, fields)
+    signed = tuple(fields.get("SignedHeaders", "").lower().split(";"))
+    if len(signed) > _SIGNED_HEADERS_MAX or not all(_HEADER_NAME.fullmatch(name) for name in signed):
+        raise SignatureError(f"SignedHeaders must name 1 to {_SIGNED_HEADERS_MAX} headers, separated by semicolons")
+    if DATE_HEADER not in signed:
+        raise SignatureError("SignedHeaders must name x-sdk-date")
+    signature = fields.get("Signature", "").lower()
+    if not _SIGNATURE.fullmatch(signature):
+        raise SignatureError("Signature must be 64 hexadecimal digits")
+    return Claim(algorithm, ak, scope, signed, signature)
+
+
+def _owner(algorithm: str, fields: Mapping[str, str]) -> tuple[str, str]:
+    """The access key and the scope, from `Access` or `Credential`."""
+    if algorithm == SDK and "Access" in fields:
+        ak, scope = fields["Access"], ""
+    else:
+        ak, _, scope = fields.get("Credential", "").partition("/")
+        parts = scope.split("/")
+        wanted = _SCOPE_PARTS if algorithm == SDK else _SCOPE_PARTS - 1
+        if len(parts) != wanted or (algorithm == SDK and parts[-1] != "sdk_request"):
+            raise SignatureError("Credential does not have the form of its algorithm")
+    if not _AK.fullmatch(ak):
+        raise SignatureError("no access key is given")
+    return ak, scope
+
+
+def canonical_path(path: bytes) -> bytes:
+    """Each segment decoded once and encoded again; always ends in a slash."""
+    segments = unquote_to_bytes(path).split(b"/")
+    encoded = "/".join(_encode(segment) for segment in segments).encode()
+    return encoded if encoded.endswith(b"/") else encoded + b"/"
+
+
+def canonical_query(query: bytes) -> bytes:
+    """Pairs decoded (`+` is a space), sorted by name and value, encoded again; a blank value stays `name=`."""
+    pairs = []
+    for part in query.replace(b"+", b" ").split(b"&"):
+        if part:
+            name, _, value = part.partition(b"=")
+            pairs.append((unquote_to_bytes(name), unquote_to_bytes(value)))
+    return "&".join(f"{_encode(name)}={_encode(value)}" for name, value in sorted(pairs)).encode()
+
+
+def canonical_request(request: WireRequest, signed_headers: Sequence[str]) -> bytes:
+    """The text that is hashed and signed. Raises SignatureError when a signed header is missing or was sent twice."""
+    lines = [request.method.upper().encode(), canonical_path(request.path), canonical_query(request.query)]
+    for name in signed_headers:
+        value = request.header(name)
+        if value is None:
+            raise SignatureError(f"header {name} is signed but was not sent")
+        lines.append(name.encode() + b":" + value)
+    lines += [b"", ";".join(signed_headers).encode(), hashlib.sha256(request.body).hexdigest().encode()]
+    return b"\n".join(lines)
+
+
+def verify(request: WireRequest, claim: Claim, sk: str, now: datetime) -> None:
+    """Raises SignatureError unless the holder of `sk` signed exactly this request within the allowed skew of `now`."""
+    date = _date_of(request, now)
+    _check_content_header(request)
+    if claim.scope and claim.scope.split("/")[0] != date[:8]:
+        raise SignatureError("the date in Credential is not that of X-Sdk-Date")
+    expected = _signature(canonical_request(request, claim.signed_headers), claim, sk, date)
+    if not hmac.compare_digest(expected.encode(), claim.signature.encode()):
+        raise SignatureError("the signature does not match")
+
+
+def sign(
+    method: str,
+    url: str,
+    *,
+    ak: str,
+    sk: str,
+    now: datetime,
+    headers: Mapping[str, str] | None = None,
+    body: bytes = b"",
+) -> dict[str, str]:
+    """`headers` and the three that make the request a signed one: Host, X-Sdk-Date and Authorization.
+
+    `url` is absolute and percent-encoded; send exactly it and `body`.
+    """
+    parts = urlsplit(url)
+    date = now.astimezone(UTC).strftime(DATE_FORMAT)
+    out = {**(headers or {}), "Host": parts.netloc, "X-Sdk-Date": date}
+    wire = tuple((name.lower().encode(), value.encode()) for name, value in out.items())
+    request = WireRequest(method, parts.path.encode() or b"/", parts.query.encode(), wire, body)
+    signed = tuple(sorted(name.lower() for name in out))
+    claim = Claim(SDK, ak, "", signed, "")
+    signature = _signature(canonical_request(request, signed), claim, sk, date)
+    out["Authorization"] = f"{SDK} Access={ak}, SignedHeaders={';'.join(signed)}, Signature={signature}"
+    return out
+
+
+def _date_of(request: WireRequest, now: datetime) -> str:
+    raw = request.header(DATE_HEADER)
+    text = raw.decode("latin-1") if raw is not None else ""
+    try:
+        # strptime alone would also take one digit where two belong.
+        at = datetime.strptime(text if _DATE.fullmatch(text) else "", DATE_FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        raise SignatureError("X-Sdk-Date must look like 20230105T022339Z") from None
+    if abs(now - at) > SKEW_ALLOWED:
+        raise SignatureError("X-Sdk-Date is more than 15 minutes away from the server's clock")
+    return text
+
+
+def _check_content_header(request: WireRequest) -> None:
+    """A stated body digest must be the body's: `UNSIGNED-PAYLOAD` would leave the body open to change."""
+    stated = request.header(CONTENT_HEADER)
+    if stated is not None and stated.lower() != hashlib.sha256(request.body).hexdigest().encode():
+        raise SignatureError("X-Sdk-Content-Sha256 must be the digest of the body; UNSIGNED-PAYLOAD is not accepted")
+
+
+def _signature(canonical: bytes, claim: Claim, sk: str, date: str) -> str:
+    lines = [claim.algorithm, date]
+    if claim.scope:
+        lines.append(claim.scope)
+    lines.append(hashlib.sha256(canonical).hexdigest())
+    return _hmac(_signing_key(claim, sk), "\n".join(lines).encode()).hex()
+
+
+def _signing_key(claim: Claim, sk: str) -> bytes:
+    if claim.algorithm == V11:
+        # HKDF (RFC 5869) with the AK as salt and the scope as info; one block is enough for 32 bytes.
+        extracted = _hmac(claim.ak.encode(), sk.encode())
+        return _hmac(extracted, claim.scope.encode() + b"\x01").hex().encode()
+    if not claim.scope:
+        return sk.encode()
+    key = b"SDK" + sk.encode()
+    for part in claim.scope.split("/"):
+        key = _hmac(key, part.encode())
+    return key
+
+
+def _hmac(key: bytes, data: bytes) -> bytes:
+    return hmac.new(key, data, hashlib.sha256).digest()
+
+
+def _encode(data: bytes) -> str:
+    return quote(data, safe="-_.~")
