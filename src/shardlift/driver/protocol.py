@@ -57,6 +57,12 @@ class Driver(Protocol):
     async def image_ready(self, image: Image) -> bool:
         """Whether `prepare` has been done."""
 
+    async def java_problem(self, image: Image) -> str | None:
+        """Why no JVM for the image is at hand on the host; None when there is one."""
+
+    async def allocate(self, count: int, taken: frozenset[str]) -> tuple[tuple[str, int, int], ...]:
+        """(address, HTTP port, transport port) for so many new nodes, none of whose addresses is in `taken`."""
+
     async def create(self, node: Node, image: Image, *, seeds: tuple[Node, ...], heap_mib: int) -> None:
         """Lays the node's files: config, data, logs, engine link. `seeds` are all nodes of its cluster."""
 

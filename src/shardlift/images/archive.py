@@ -122,12 +122,19 @@ def unpack(path: Path, into: Path) -> None:
     with _opened(path) as archive:
         entries = list(archive.entries())
         strip = _common_top(entries)
-        into.mkdir(mode=0o755)
+        open_folder(into)
         for entry in entries:
             parts = _safe_parts(entry.name)[strip:]
             if parts:
                 _write(archive, entry, into, parts)
-    into.chmod(0o755)
+
+
+def open_folder(path: Path) -> None:
+    """Makes the folder, and those above it that are missing, so that every user can enter, whatever the umask."""
+    for folder in (*reversed(path.parents), path):
+        if not folder.exists():
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o755)
 
 
 def _common_top(entries: list[_Entry]) -> int:
@@ -149,10 +156,9 @@ def _write(archive: _Opened, entry: _Entry, into: Path, parts: tuple[str, ...]) 
     if any(parent.is_symlink() for parent in list(target.parents)[: len(parts) - 1]):
         raise ValueError(f"member {entry.name!r} goes through a symbolic link")
     if entry.is_dir:
-        target.mkdir(mode=0o755, parents=True, exist_ok=True)
-        target.chmod(0o755)
+        open_folder(target)
         return
-    target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    open_folder(target.parent)
     if entry.link is not None:
         inside = (target.parent / entry.link).resolve()
         if PurePosixPath(entry.link).is_absolute() or not inside.is_relative_to(into.resolve()):

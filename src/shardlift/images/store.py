@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from shardlift.errors import BusyError, DriverError
-from shardlift.images.archive import digest, unpack, unpacked_bytes
+from shardlift.images.archive import digest, open_folder, unpack, unpacked_bytes
 from shardlift.images.fetch import Progress, cached, fetch, link_or_copy
 from shardlift.model import EngineKind, Image, Version
 
@@ -122,7 +122,7 @@ class ImageStore:
                 (scratch / "repository").mkdir()
                 fetch(image, fresh, scratch / "repository", progress)
             _verify(image, fresh)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            open_folder(target.parent)
             _sync(fresh)
             fresh.replace(target)
 
@@ -148,7 +148,7 @@ class ImageStore:
             }
             (fresh / MARKER).write_text(json.dumps(marker), "utf-8")
             (fresh / MARKER).chmod(0o644)
-            target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            open_folder(target.parent)
             if target.exists():  # without a marker: not ours, or of a version of Shardlift that wrote none
                 shutil.rmtree(target)
             fresh.rename(target)
@@ -157,8 +157,7 @@ class ImageStore:
     def _exclusive(self, image: Image) -> Iterator[None]:
         """One process at a time per image; what the disk refuses is told as a DriverError."""
         try:
-            for folder in (self._root, self._root / "cache"):
-                folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            open_folder(self._root / "cache")
             with FileLock(self._root / "cache" / f"{image.id}.lock", timeout=_LOCK_TIMEOUT_S):
                 yield
         except Timeout:
