@@ -8,6 +8,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from shardlift import __version__
@@ -58,6 +59,7 @@ def create_app(service: Service, *, clock: Clock | None = None) -> FastAPI:
         docs_url=None,  # the stock pages load their scripts from elsewhere
         redoc_url=None,
         openapi_url=None,
+        generate_unique_id_function=_operation_id,
         redirect_slashes=False,  # a redirect would lose the signature
     )
     app.state.service = service
@@ -71,6 +73,10 @@ def create_app(service: Service, *, clock: Clock | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_middleware(RequestGuard)
     return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return f"{str(route.tags[0]).lower()}_{route.name}" if route.tags else route.name
 
 
 def _is_native(request: Request) -> bool:

@@ -9,7 +9,7 @@ import shutil
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from shardlift.api import render, schemas
 from shardlift.api.auth import Caller, Located, css_caller, css_cluster
@@ -26,7 +26,7 @@ from shardlift.api.errors import (
     css_error,
     shown,
 )
-from shardlift.api.names import UPGRADE_TYPES, Whole, is_name
+from shardlift.api.names import UPGRADE_TYPES, Counted, Whole, is_name
 from shardlift.errors import BusyError, NotFoundError, RefusedError, ShardliftError, UsageError
 from shardlift.model import Cluster, Image, Task, TaskKind, TaskStatus
 from shardlift.service.requests import UpgradeRequest
@@ -39,11 +39,9 @@ router = APIRouter(prefix="/v1.0/{project_id}", tags=["CSS"])
 _PAGE_MAX = 1000
 _AGENCY = re.compile(schemas.AGENCY)
 
-Start = Annotated[
-    int | None, Whole, Query(ge=1, le=_PAGE_MAX, description="1-based index of the first item; 1 by default")
-]
-Offset = Annotated[int | None, Whole, Query(ge=1, le=_PAGE_MAX, description="Another name of `start`")]
-Limit = Annotated[int, Whole, Query(ge=1, le=_PAGE_MAX, description="Items per page")]
+Start = Annotated[Counted | None, Whole, Query(description="1-based index of the first item; 1 by default")]
+Offset = Annotated[Counted | None, Whole, Query(description="Another name of `start`")]
+Limit = Annotated[Counted, Whole, Query(description="Items per page")]
 InPath = Annotated[Located, Depends(css_cluster)]
 
 
@@ -107,8 +105,8 @@ async def upgrade_detail(
 async def list_images(
     found: InPath,
     upgrade_type: Annotated[str, Path(description="same, cross or cross-engine (also crossEngine)")],
-    offset: Annotated[int, Whole, Query(ge=0, description="0-based index of the first image")] = 0,
-    limit: Annotated[int, Whole, Query(ge=1, le=_PAGE_MAX, description="Images per page")] = _PAGE_MAX,
+    offset: Annotated[Annotated[int, Field(ge=0)], Whole, Query(description="0-based index of the first image")] = 0,
+    limit: Annotated[Counted, Whole, Query(description="Images per page")] = _PAGE_MAX,
 ) -> schemas.ImageList:
     """Target images, the most recommended first. All on one page by default: Terraform looks at no other."""
     if upgrade_type not in UPGRADE_TYPES:

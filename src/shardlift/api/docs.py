@@ -36,7 +36,19 @@ def errors_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def body_of(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     """The request body of a route that reads it itself: a signature covers the raw bytes, so they are read first."""
     schema = model.model_json_schema()
+    schema = _inlined(schema, schema.pop("$defs", {}))
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
+
+
+def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
+    """The schema with its own definitions put where they are referred to: references only reach components there."""
+    if isinstance(node, list):
+        return [_inlined(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        return _inlined(definitions[node["$ref"].rpartition("/")[2]], definitions)
+    return {key: _inlined(value, definitions) for key, value in node.items()}
 
 
 def install_docs(app: FastAPI) -> None:

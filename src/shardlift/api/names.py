@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -30,3 +31,4 @@ def _whole(value: object) -> object:
 
 # pydantic alone would take "1.0", " 1 " and "1_0" for whole numbers.
 Whole = BeforeValidator(_whole)
+Counted = Annotated[int, Field(ge=1, le=1000)]

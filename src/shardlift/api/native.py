@@ -7,14 +7,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from shardlift.api import documents
 from shardlift.api.auth import Caller, Located, authenticate
 from shardlift.api.bodies import first_problem, json_body
 from shardlift.api.docs import body_of, errors_of
 from shardlift.api.errors import native_error
-from shardlift.api.names import UPGRADE_TYPES, Whole, is_name
+from shardlift.api.names import UPGRADE_TYPES, Counted, Whole, is_name
 from shardlift.api.native_schemas import (
     CheckAnswer,
     ClusterDocument,
@@ -30,12 +30,11 @@ from shardlift.service.requests import UpgradeRequest
 
 router = APIRouter(prefix="/api/v1", tags=["native"])
 
-_PAGE_MAX = 1000
-_WAIT_MAX_S = 60
-
 In = Annotated[Caller, Depends(authenticate)]
-Start = Annotated[int, Whole, Query(ge=1, description="1-based index of the first item")]
-Limit = Annotated[int, Whole, Query(ge=1, le=_PAGE_MAX, description="Items per page")]
+Start = Annotated[Annotated[int, Field(ge=1)], Whole, Query(description="1-based index of the first item")]
+Limit = Annotated[Counted, Whole, Query(description="Items per page")]
+Revision = Annotated[int, Field(ge=0)]
+Wait = Annotated[int, Field(ge=0, le=60)]
 
 
 async def located(cluster: Annotated[str, Path(description="Id of the cluster, or its name")], caller: In) -> Located:
@@ -150,11 +149,9 @@ async def list_tasks(
 async def show_task(
     owned: Owned,
     after_revision: Annotated[
-        int | None, Whole, Query(ge=0, description="Answer as soon as the task's revision is above this one")
+        Revision | None, Whole, Query(description="Answer as soon as the task's revision is above this one")
     ] = None,
-    wait_s: Annotated[
-        int, Whole, Query(ge=0, le=_WAIT_MAX_S, description="Answer as it is after so many seconds at the latest")
-    ] = 30,
+    wait_s: Annotated[Wait, Whole, Query(description="Answer as it is after so many seconds at the latest")] = 30,
 ) -> TaskDocument:
     """Without `after_revision` at once. With it the answer waits for news, so that nobody has to poll."""
     caller, task = owned
