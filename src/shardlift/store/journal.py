@@ -85,6 +85,7 @@ class Journal:
         task_id: str,
         name: str,
         order: int,
+        *,
         status: StepStatus,
         desc: str,
         evidence: Mapping[str, object],
@@ -156,7 +157,8 @@ class Journal:
 
     # the ledger of changed settings
 
-    async def add_change(self, task_id: str, kind: str, layer: str, key: str, before: str | None, ours: str) -> None:
+    async def add_change(self, task_id: str, kind: str, *, layer: str, key: str, before: str | None, ours: str) -> None:
+        """Written before the change is made, so that a crash in between leaves a trace."""
         async with self._fenced() as connection:
             await connection.execute(
                 insert(setting_change).values(

@@ -28,6 +28,8 @@ from shardlift.store.codec import cluster_from, node_from, plan_to_json, step_fr
 from shardlift.store.database import Database
 from shardlift.store.tables import access_key, cluster, node, project, step, task
 
+_SHUTDOWN = 6
+
 
 class Store:
     """One door to the tables for everything that is not the journal of a task under way."""
@@ -106,7 +108,7 @@ class Store:
             return total or 0, await _with_nodes(connection, rows)
 
     async def cluster(self, ref: str, project_id: str | None = None) -> Cluster:
-        """By id, or by name when only one has it. Another project's is not found, in the same words as a missing one."""
+        """By id, or by name when only one has it. Another project's is not found, in the words for a missing one."""
         where: list[ColumnElement[bool]] = [(cluster.c.id == ref) | (cluster.c.name == ref)]
         if project_id is not None:
             where.append(cluster.c.project_id == project_id)
@@ -191,7 +193,11 @@ class Store:
             return (await _with_steps(connection, rows))[0]
 
     async def request_retry(self, task_id: str) -> bool:
-        """FAILED back to RUNNING, from its failed sub-step on. False when it is no longer FAILED."""
+        """FAILED back to RUNNING, from its failed sub-step on. False when it is no longer FAILED.
+
+        A node that failed before it was stopped begins again at sub-step 0: with the failure its exclusion was taken
+        back, so shards may have returned to it since.
+        """
         try:
             async with self.database.write() as connection:
                 done = await connection.execute(
@@ -207,11 +213,18 @@ class Store:
                 )
                 if done.rowcount != 1:
                     return False
-                await connection.execute(
-                    update(step)
-                    .where(step.c.task_id == task_id, step.c.status == str(StepStatus.FAILED))
-                    .values(status=str(StepStatus.WAITING), end=None, progress={})
+                failed = select(step.c.node, step.c.order).where(
+                    step.c.task_id == task_id, step.c.status == str(StepStatus.FAILED)
                 )
+                for row in (await connection.execute(failed)).all():
+                    first = 0 if row.order <= _SHUTDOWN else row.order
+                    await connection.execute(
+                        update(step)
+                        .where(
+                            step.c.task_id == task_id, step.c.node == row.node, step.c.order.between(first, row.order)
+                        )
+                        .values(status=str(StepStatus.WAITING), end=None, progress={})
+                    )
                 return True
         except IntegrityError:
             raise _busy((await self.task(task_id)).cluster_id) from None

@@ -1,0 +1,291 @@
+"""Walks a plan: act unless already done, verify, journal. It makes no choices of its own.
+
+To resume is to run again: rows that are SUCCESS are passed, the first other one is begun again, and its step looks
+whether its work is already done. So whatever crashes when, a node goes through its 13 sub-steps in order, and no
+effect on the host is repeated (invariant 1 rests on the order, invariant 2 on the fence in the journal).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from shardlift.clock import Clock
+from shardlift.driver.protocol import Driver
+from shardlift.engine.protocol import Engine
+from shardlift.errors import DriverError, EngineError, FencedError, ShardliftError
+from shardlift.model import (
+    SUB_STEPS,
+    Cluster,
+    Image,
+    NodePlan,
+    StepRow,
+    StepStatus,
+    Task,
+    TaskStatus,
+)
+from shardlift.settings import Settings
+from shardlift.steps import STEPS, Ledger, Outcome, StepContext, StepFailedError, hold_cluster, settle_cluster
+from shardlift.steps.context import AbortedError
+from shardlift.store import Journal, StoreError
+
+_log = structlog.get_logger(__name__)
+_ENGINE_ATTEMPTS = 5
+_ENGINE_PAUSE_FIRST_S = 0.5
+_SAFETY_CHECK, _SHUTDOWN = 1, 6
+_LOG_FROM, _LOG_TO = 6, 11
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A moment of the walk: `what` is `begun`, `acted` (done, not yet journaled) or `journaled`."""
+
+    what: str
+    node: str
+    order: int
+
+
+class _Stop(Exception):  # noqa: N818  (a way out of the walk, not an error)
+    """A sub-step has failed and its row says so."""
+
+    def __init__(self, node: str, order: int, message: str) -> None:
+        super().__init__(message)
+        self.node, self.order, self.message = node, order, message
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What an executor works with: one cluster's doors, and where to go with them."""
+
+    journal: Journal
+    cluster: Cluster
+    image: Image
+    engine: Engine
+    driver: Driver
+    settings: Settings
+    clock: Clock
+
+
+def _ignore(_event: Event) -> None:
+    return None
+
+
+class Executor:
+    """Runs one task to its end, or until it is fenced, cancelled or without a database.
+
+    `observer` is told each moment of the walk; tests crash there.
+    """
+
+    def __init__(self, bench: Bench, task: Task, observer: Callable[[Event], None] = _ignore) -> None:
+        self._bench = bench
+        self._task = task
+        self._observer = observer
+        self._ledger = Ledger(bench.journal, bench.engine, task.id)
+        self._rows = {(row.node, row.order): row for row in task.steps}
+        self._resuming = True
+        self._since_ms = int(task.created_at.timestamp() * 1000)
+
+    async def run(self) -> TaskStatus:
+        """The final status. Raises FencedError, StoreError or CancelledError with the journal as it then stands."""
+        failed = next((row for row in self._task.steps if row.status is StepStatus.FAILED), None)
+        try:
+            if failed is not None:
+                # A crash came between the failure of a sub-step and the end of its task.
+                return await self._failed(_Stop(failed.node, failed.order, failed.desc))
+            await self._prepare()
+            for at, node in enumerate(self._task.plan.nodes):
+                await self._node(node, last=at == len(self._task.plan.nodes) - 1)
+            return await self._succeeded()
+        except _Stop as stop:
+            return await self._failed(stop)
+        except AbortedError:
+            return await self._aborted()
+
+    async def _prepare(self) -> None:
+        """What the whole task needs. A failure here is one of the first sub-step that is still to be done."""
+        row = self._next_row()
+        if row is None:
+            return
+        try:
+            await self._patiently(lambda: hold_cluster(self._ledger))
+            await self._bench.driver.prepare(self._bench.image)
+        except (EngineError, DriverError) as error:
+            await self._journal_failure(row.node, row.order, error, {})
+            raise _Stop(row.node, row.order, error.message) from None
+
+    async def _node(self, plan: NodePlan, *, last: bool) -> None:
+        for sub in SUB_STEPS:
+            if self._rows[plan.name, sub.order].status is StepStatus.SUCCESS:
+                continue
+            # Up to the shutdown nothing is down and a stop leaves the node as it was; later it is finished first.
+            if sub.order <= _SHUTDOWN and await self._bench.journal.abort_requested(self._task.id):
+                raise AbortedError("the task was asked to end")
+            await self._step(plan, sub.order, last=last)
+        await self._bench.journal.node_switched(plan.node_id, self._bench.image.id)
+
+    async def _step(self, plan: NodePlan, order: int, *, last: bool) -> None:
+        bench, task_id = self._bench, self._task.id
+        await bench.journal.begin_step(task_id, plan.name, order, bench.clock.now())
+        self._observer(Event("begun", plan.name, order))
+        context = self._context(plan, order, last=last)
+        first, self._resuming = self._resuming, False
+        try:
+            if first and _SAFETY_CHECK < order <= _SHUTDOWN and await bench.driver.process(context.node) is not None:
+                # The check was passed by an earlier run, maybe hours ago, and the node still stands.
+                await self._patiently(lambda: STEPS[_SAFETY_CHECK](context))
+            outcome = await self._patiently(lambda: STEPS[order](context))
+        except (FencedError, StoreError, AbortedError):
+            raise
+        except ShardliftError as error:
+            await self._journal_failure(plan.name, order, error, await self._log_of(context, order))
+            raise _Stop(plan.name, order, error.message) from None
+        except Exception as error:  # noqa: BLE001  (whatever breaks, the task must end FAILED and say so)
+            _log.exception("sub-step broke", task=task_id, node=plan.name, order=order)
+            told = ShardliftError(
+                f"an error in Shardlift itself: {type(error).__name__}: {error}",
+                remedy="see the log of `shardlift serve`, report it, then retry",
+            )
+            await self._journal_failure(plan.name, order, told, {})
+            raise _Stop(plan.name, order, told.message) from None
+        self._observer(Event("acted", plan.name, order))
+        await self._journal_success(plan.name, order, outcome)
+        self._observer(Event("journaled", plan.name, order))
+
+    async def _journal_success(self, node: str, order: int, outcome: Outcome) -> None:
+        await self._end_step(node, order, StepStatus.SUCCESS, outcome.desc, outcome.evidence)
+
+    async def _journal_failure(self, node: str, order: int, error: ShardliftError, more: Mapping[str, object]) -> None:
+        evidence: dict[str, object] = {**more, "error": error.message}
+        parts = [error.message]
+        if isinstance(error, StepFailedError):
+            evidence |= error.evidence
+            evidence["findings"] = [finding.as_dict() for finding in error.findings]
+            parts += [str(finding) for finding in error.findings]
+            parts += [f"{key}: {value}" for key, value in error.evidence.items() if key != "log"]
+        if error.remedy:
+            evidence["remedy"] = error.remedy
+            parts.append(f"remedy: {error.remedy}")
+        _log.warning("sub-step failed", task=self._task.id, node=node, order=order, error=error.message)
+        await self._end_step(node, order, StepStatus.FAILED, "; ".join(parts), evidence)
+
+    async def _end_step(
+        self, node: str, order: int, status: StepStatus, desc: str, evidence: Mapping[str, object]
+    ) -> None:
+        at = self._bench.clock.now()
+        await self._bench.journal.end_step(
+            self._task.id, node, order, status=status, desc=desc, evidence=evidence, at=at
+        )
+        old = self._rows[node, order]
+        self._rows[node, order] = StepRow(
+            old.task_id, node, order, old.name, status, desc, old.attempts + 1, old.begin or at, at, evidence
+        )
+
+    async def _log_of(self, context: StepContext, order: int) -> dict[str, object]:
+        if not _LOG_FROM <= order <= _LOG_TO:
+            return {}
+        try:
+            return {"log": list(await context.driver.log_tail(context.node))}
+        except DriverError as error:
+            return {"log": [error.message]}
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Begins the work again when the cluster did not answer: steps are safe to repeat, and nodes come back."""
+        pause_s = _ENGINE_PAUSE_FIRST_S
+        for _ in range(_ENGINE_ATTEMPTS - 1):
+            try:
+                return await work()
+            except EngineError as error:
+                _log.info("cluster did not answer, asked again", task=self._task.id, error=error.message)
+            await self._bench.clock.sleep(pause_s)
+            pause_s *= 2
+        return await work()
+
+    # the three ends
+
+    async def _succeeded(self) -> TaskStatus:
+        bench = self._bench
+        image = bench.image
+        notes = await self._settle(timeout_s=bench.settings.rejoin_timeout_s)
+        await self._count_recoveries()
+        await bench.journal.end_task(
+            self._task.id,
+            TaskStatus.SUCCESS,
+            "; ".join(notes) or None,
+            bench.clock.now(),
+            cluster_image=(image.id, str(image.engine), str(image.version)),
+        )
+        return TaskStatus.SUCCESS
+
+    async def _failed(self, stop: _Stop) -> TaskStatus:
+        notes = await self._settle(timeout_s=0)
+        message = f"{stop.node}, sub-step {stop.order} ({SUB_STEPS[stop.order].name}): {stop.message}"
+        return await self._end(TaskStatus.FAILED, "; ".join([message, *notes]))
+
+    async def _aborted(self) -> TaskStatus:
+        notes = await self._settle(timeout_s=0)
+        done = [n.name for n in self._task.plan.nodes if self._rows[n.name, 12].status is StepStatus.SUCCESS]
+        left = [n.name for n in self._task.plan.nodes if n.name not in done]
+        message = (
+            f"ended on request: {len(done)} of {len(done) + len(left)} nodes run {self._bench.image.reference}"
+            f"{' (' + ', '.join(done) + ')' if done else ''}, {', '.join(left)} as before"
+        )
+        return await self._end(TaskStatus.PARTIAL_FAILED if done else TaskStatus.FAILED, "; ".join([message, *notes]))
+
+    async def _end(self, status: TaskStatus, message: str) -> TaskStatus:
+        await self._bench.journal.end_task(self._task.id, status, message, self._bench.clock.now())
+        return status
+
+    async def _settle(self, *, timeout_s: float) -> tuple[str, ...]:
+        """Puts settings back. What cannot be put back now stays in the ledger, and the runner goes on trying."""
+        bench = self._bench
+        try:
+            return await self._patiently(
+                lambda: settle_cluster(self._ledger, bench.engine, bench.clock, timeout_s=timeout_s)
+            )
+        except EngineError as error:
+            return (f"settings could not be put back yet ({error.message}); it is tried again",)
+
+    # what steps are given
+
+    def _next_row(self) -> StepRow | None:
+        return next((row for row in self._task.steps if row.status is not StepStatus.SUCCESS), None)
+
+    async def _count_recoveries(self) -> None:
+        seen = await self._bench.engine.recoveries()
+        mine = [(one.key, one.bytes) for one in seen if one.started_at_ms >= self._since_ms]
+        if mine:
+            await self._bench.journal.add_recoveries(self._task.id, mine)
+
+    def _context(self, plan: NodePlan, order: int, *, last: bool) -> StepContext:
+        bench, task_id = self._bench, self._task.id
+
+        async def report(progress: Mapping[str, object]) -> None:
+            await bench.journal.progress(task_id, plan.name, order, progress)
+
+        async def abort_requested() -> bool:
+            return await bench.journal.abort_requested(task_id)
+
+        return StepContext(
+            task_id=task_id,
+            cluster=bench.cluster,
+            node=bench.cluster.node(plan.name),
+            plan=plan,
+            strategy=self._task.strategy,
+            image=bench.image,
+            settings=bench.settings,
+            clock=bench.clock,
+            engine=bench.engine,
+            driver=bench.driver,
+            ledger=self._ledger,
+            earlier=lambda earlier: self._rows[plan.name, earlier].evidence,
+            report=report,
+            count_recoveries=self._count_recoveries,
+            abort_requested=abort_requested,
+            check_lease=bench.journal.lease.check,
+            last_node=last,
+        )

@@ -1,0 +1,151 @@
+"""Finds clusters with unfinished work, claims them one by one, and drives each to the end of its tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+
+from shardlift.backend import Backend
+from shardlift.clock import Clock
+from shardlift.errors import FencedError, ShardliftError
+from shardlift.executor import Bench, Event, Executor
+from shardlift.model import Task, TaskStatus
+from shardlift.settings import Settings
+from shardlift.steps import Ledger
+from shardlift.store import Journal, Lease, Leases, Store
+
+_log = structlog.get_logger(__name__)
+# The safety net under the wake-ups, and how long a cluster that could not be driven is left alone.
+_LOOK_S = 2.0
+_BACK_OFF_FIRST_S = 1.0
+_BACK_OFF_LAST_S = 60.0
+_CLUSTERS_MAX = 20
+
+
+class Runner:
+    """Drives up to 20 clusters at once, each under its own lease."""
+
+    def __init__(
+        self,
+        store: Store,
+        leases: Leases,
+        *,
+        backend: Backend,
+        settings: Settings,
+        clock: Clock,
+        observer: Callable[[Event], None] = lambda _event: None,
+    ) -> None:
+        self._store = store
+        self._leases = leases
+        self._backend = backend
+        self._settings = settings
+        self._clock = clock
+        self._observer = observer
+        self._drives: dict[str, asyncio.Task[None]] = {}
+        self._not_before_s: dict[str, float] = {}
+        self._back_off_s: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Until cancelled. On the way out drives stop at their next await and give their leases back."""
+        mark: int | None = None
+        try:
+            while True:  # the loop of the process; each round waits for a change or the safety net's time
+                try:
+                    await self._look()
+                    mark = await self._store.database.wait_change(mark, _LOOK_S * random.uniform(0.75, 1.25))  # noqa: S311  (jitter, no secret)
+                except ShardliftError as error:
+                    _log.warning("the database did not answer", error=error.message)
+                    await self._clock.sleep(_LOOK_S)
+        finally:
+            for drive in self._drives.values():
+                drive.cancel()
+            await asyncio.gather(*self._drives.values(), return_exceptions=True)
+
+    async def _look(self) -> None:
+        self._drives = {cluster: drive for cluster, drive in self._drives.items() if not drive.done()}
+        for cluster_id in await self._leases.claimable():
+            waits = self._clock.elapsed_s() < self._not_before_s.get(cluster_id, 0)
+            if cluster_id in self._drives or waits or len(self._drives) >= _CLUSTERS_MAX:
+                continue
+            self._drives[cluster_id] = asyncio.create_task(self.drive(cluster_id), name=f"drive {cluster_id}")
+
+    async def drive(self, cluster_id: str) -> None:
+        """Claims the cluster, ends its unfinished tasks, puts leftover settings back, releases it."""
+        try:
+            lease = await self._leases.claim(cluster_id)
+            if lease is None:
+                return
+            async with self._kept(lease):
+                await self._work(lease)
+            self._back_off_s.pop(cluster_id, None)
+        except ShardliftError as error:
+            # Nothing is lost: the journal tells where to go on. Not at once, or a broken cluster would be hammered.
+            pause_s = min(self._back_off_s.get(cluster_id, _BACK_OFF_FIRST_S), _BACK_OFF_LAST_S)
+            self._not_before_s[cluster_id] = self._clock.elapsed_s() + pause_s
+            self._back_off_s[cluster_id] = pause_s * 2
+            _log.warning("cluster left for now", cluster=cluster_id, error=error.message, again_in_s=pause_s)
+
+    async def _work(self, lease: Lease) -> None:
+        cluster = await self._store.cluster(lease.cluster_id)
+        journal = Journal(self._store.database, lease)
+        engine = self._backend.engine(cluster)
+        try:
+            for task in await self._running(cluster.id):
+                await Ledger(journal, engine, task.id).restore_others()
+                bench = Bench(
+                    journal=journal,
+                    cluster=cluster,
+                    image=self._backend.image(task.image_id),
+                    engine=engine,
+                    driver=self._backend.driver(cluster.driver),
+                    settings=self._settings,
+                    clock=self._clock,
+                )
+                _log.info("task goes on", task=task.id, cluster=cluster.name, epoch=lease.epoch)
+                status = await Executor(bench, task, self._observer).run()
+                _log.info("task ended", task=task.id, cluster=cluster.name, status=str(status))
+            await Ledger(journal, engine, "").restore()
+        finally:
+            with suppress(ShardliftError):
+                await engine.close()
+
+    async def _running(self, cluster_id: str) -> tuple[Task, ...]:
+        _, tasks = await self._store.tasks(cluster_id, limit=1000)
+        return tuple(task for task in reversed(tasks) if task.status is TaskStatus.RUNNING)
+
+    @asynccontextmanager
+    async def _kept(self, lease: Lease) -> AsyncIterator[None]:
+        """Renews the lease while the body runs; cancels the body when the lease is lost; gives it back at the end."""
+        body = asyncio.current_task()
+        assert body is not None, "a coroutine runs in a task"
+        renewing = asyncio.create_task(self._renew(lease, body))
+        try:
+            yield
+        except asyncio.CancelledError:
+            if lease.lost:
+                body.uncancel()
+                raise FencedError(f"the lease on cluster {lease.cluster_id} was lost") from None
+            raise
+        finally:
+            renewing.cancel()
+            with suppress(asyncio.CancelledError):
+                await renewing
+            with suppress(ShardliftError):
+                await self._leases.release(lease)
+
+    async def _renew(self, lease: Lease, body: asyncio.Task[None]) -> None:
+        while not lease.lost:
+            await self._clock.sleep(self._settings.lease_renew_s)
+            try:
+                await self._leases.renew(lease)
+            except ShardliftError as error:
+                _log.warning("lease not renewed", cluster=lease.cluster_id, error=error.message)
+                try:
+                    lease.check()
+                except FencedError:
+                    lease.lost = True
+        body.cancel()

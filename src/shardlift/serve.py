@@ -1,0 +1,131 @@
+"""One process of `shardlift serve`: the API, and the runner beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import tomllib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+import uvicorn
+from filelock import FileLock, Timeout
+
+from shardlift.api import create_app
+from shardlift.errors import BusyError, UsageError
+from shardlift.executor import Event
+from shardlift.runner import Runner
+from shardlift.service import Service, open_service
+from shardlift.service.requests import Credentials
+from shardlift.settings import Settings
+
+_log = structlog.get_logger(__name__)
+_FIRST_PROJECT = "default"
+
+
+def run(settings: Settings, observer: Callable[[Event], None] = lambda _event: None) -> int:
+    """Serves until SIGINT or SIGTERM, then returns 0. Raises BusyError, naming the holder, when the home is served."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(settings.home / "serve.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BusyError(_holder(settings.home), remedy="use that server, or stop it first") from None
+    try:
+        asyncio.run(_serve(settings, observer))
+    finally:
+        (settings.home / "serve.json").unlink(missing_ok=True)
+        lock.release()
+    return 0
+
+
+async def _serve(settings: Settings, observer: Callable[[Event], None]) -> None:
+    listener = _listen(settings)
+    url = f"http://{settings.host}:{listener.getsockname()[1]}"
+    async with open_service(settings, role="serve") as service:
+        await service.leases.reap("serve:")
+        await _first_project(service, url)
+        server = uvicorn.Server(uvicorn.Config(create_app(service), log_config=None, access_log=False))
+        runner = Runner(
+            service.store,
+            service.leases,
+            backend=service.backend,
+            settings=settings,
+            clock=service.clock,
+            observer=observer,
+        )
+        running = asyncio.create_task(runner.run())
+        _announce(settings.home, url)
+        _log.info("serving", url=url, docs=f"{url}/docs", home=str(settings.home))
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+            _log.info("stopped; unfinished tasks go on at the next start")
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        return socket.create_server((settings.host, settings.port))
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}",
+            field="--port",
+            value=settings.port,
+            remedy="choose another port, 0 for any free one",
+        ) from None
+
+
+def _holder(home: Path) -> str:
+    try:
+        held = json.loads((home / "serve.json").read_text())
+    except (OSError, ValueError):
+        return f"{home} is being served by another process"
+    return f"{home} is served by process {held['pid']} on {held['host']} since {held['since']}, at {held['url']}"
+
+
+def _announce(home: Path, url: str) -> None:
+    told = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        "url": url,
+    }
+    new = home / "serve.json.new"
+    new.write_text(json.dumps(told))
+    new.replace(home / "serve.json")
+
+
+async def _first_project(service: Service, url: str) -> None:
+    """On the very first start: a project with keys, and the credentials file of the command line's profile."""
+    path = service.settings.credentials_path
+    if not await service.projects():
+        write_credentials(path, replace(await service.create_project(_FIRST_PROJECT), url=url))
+        return
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = read_credentials(path)
+        if known.url != url:
+            write_credentials(path, replace(known, url=url))
+
+
+def read_credentials(path: Path) -> Credentials:
+    """Raises OSError when there is no file, ValueError, KeyError or TypeError when it is none of ours."""
+    return Credentials(**tomllib.loads(path.read_text())["default"])
+
+
+def write_credentials(path: Path, credentials: Credentials) -> None:
+    """Atomically, and readable by the owner alone from the first byte on."""
+    lines = [f"{key} = {json.dumps(value)}" for key, value in asdict(credentials).items()]
+    new = path.with_suffix(".new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write("\n".join(["[default]", *lines, ""]))
+    new.replace(path)

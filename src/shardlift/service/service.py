@@ -1,0 +1,322 @@
+"""The one door: everything that a person or a program can ask of Shardlift."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from shardlift.backend import Backend
+from shardlift.checks import Subject
+from shardlift.checks.versions import hop_allowed
+from shardlift.clock import Clock, SystemClock
+from shardlift.errors import BusyError, EngineError, NotFoundError, RefusedError, UsageError
+from shardlift.model import Cluster, Image, Plan, Severity, Task, TaskKind, TaskStatus
+from shardlift.planner import plan_upgrade
+from shardlift.service.clusters import ClusterMaker
+from shardlift.service.requests import (
+    CheckReport,
+    CreateCluster,
+    Credentials,
+    Key,
+    NodeState,
+    Page,
+    Project,
+    UpgradeRequest,
+)
+from shardlift.settings import Settings
+from shardlift.store import Database, Leases, Store, open_database
+
+_UPGRADE_TYPES = ("same", "cross", "cross-engine")
+_WAIT_MAX_S = 60.0
+
+
+class Service:
+    """Submit and read. Effects on running clusters happen in the runner; making and deleting clusters happens here."""
+
+    def __init__(self, database: Database, backend: Backend, settings: Settings, clock: Clock, owner: str) -> None:
+        self.settings = settings
+        self.store = Store(database)
+        self.backend = backend
+        self.clock = clock
+        self.leases = Leases(database, clock, owner, settings.lease_s)
+        self._maker = ClusterMaker(self.store, self.leases, backend, settings, clock)
+
+    # projects and keys
+
+    async def create_project(self, name: str) -> Credentials:
+        """A new project with one access key. The secrets are returned here and can not be read again."""
+        if not name or len(name) > 64 or not name.isprintable():  # noqa: PLR2004  (the column's width)
+            raise UsageError(
+                "a project's name has 1 to 64 printable characters", field="name", value=name, remedy="choose another"
+            )
+        project_id = uuid.uuid4().hex
+        await self.store.add_project(project_id, name, self.clock.now())
+        ak, sk, token = secrets.token_hex(10).upper(), secrets.token_hex(20), secrets.token_urlsafe(32)
+        await self.store.add_key(project_id, ak, sk, token, self.clock.now())
+        return Credentials(url="", project_id=project_id, project=name, ak=ak, sk=sk, token=token)
+
+    async def projects(self) -> tuple[Project, ...]:
+        return tuple(Project(*row) for row in await self.store.projects())
+
+    async def project_id(self, ref: str) -> str:
+        """The id of a project given by id or name."""
+        for project in await self.projects():
+            if ref in {project.id, project.name}:
+                return project.id
+        raise NotFoundError(
+            f"no project {ref!r}", field="project", value=ref, remedy="`shardlift project list` shows them"
+        )
+
+    async def key(self, ak: str) -> Key | None:
+        found = await self.store.key(ak)
+        return None if found is None else Key(ak, *found)
+
+    async def token_project(self, token: str) -> str | None:
+        return await self.store.token_project(token)
+
+    # images
+
+    def images(self) -> tuple[Image, ...]:
+        return self.backend.images()
+
+    def image(self, ref: str) -> Image:
+        return self.backend.image(ref)
+
+    async def targets(self, cluster_id: str, upgrade_type: str, project_id: str | None = None) -> tuple[Image, ...]:
+        """Images that the cluster can go to by this kind of upgrade, best first."""
+        cluster = await self.cluster(cluster_id, project_id)
+        _known_type(upgrade_type)
+        return tuple(
+            image
+            for image in self.images()
+            if image.id != cluster.image_id
+            and upgrade_type_of(cluster, image) == upgrade_type
+            and hop_allowed(cluster.engine, cluster.version, image.engine, image.version) is None
+        )
+
+    # clusters
+
+    async def create_cluster(self, request: CreateCluster) -> Cluster:
+        return await self._maker.create(request)
+
+    async def clusters(self, project_id: str | None = None, *, start: int = 1, limit: int = 1000) -> Page[Cluster]:
+        total, items = await self.store.clusters(project_id, start, limit)
+        return Page(total, items)
+
+    async def cluster(self, ref: str, project_id: str | None = None) -> Cluster:
+        return await self.store.cluster(ref, project_id)
+
+    async def delete_cluster(self, ref: str, project_id: str | None = None) -> None:
+        await self._maker.delete(await self.cluster(ref, project_id))
+
+    async def node_states(self, cluster: Cluster) -> dict[str, NodeState]:
+        """Each node's process and the version that it reports itself, by node name."""
+        driver = self.backend.driver(cluster.driver)
+        versions: dict[str, str] = {}
+        engine = self.backend.engine(cluster)
+        try:
+            with suppress(EngineError):
+                versions = {member.name: str(member.version) for member in await engine.nodes()}
+        finally:
+            await engine.close()
+        states = {}
+        for node in cluster.nodes:
+            process = await driver.process(node)
+            version = versions.get(node.name)
+            states[node.name] = NodeState(None if process is None else process.pid, version, version is not None)
+        return states
+
+    # checks and tasks
+
+    async def check(self, request: UpgradeRequest, project_id: str | None = None) -> CheckReport:
+        """Every rule on a fresh observation, and the plan if none blocks. Changes nothing."""
+        cluster = await self.cluster(request.cluster_id, project_id)
+        return await self._check(cluster, self.image(request.image), request)
+
+    async def upgrade(self, request: UpgradeRequest, project_id: str | None = None) -> Task:
+        """Checks, and only then writes the RUNNING task with its plan. What is asked for twice at once is done once."""
+        cluster = await self.cluster(request.cluster_id, project_id)
+        image = self.image(request.image)
+        _check_words(cluster, image, request)
+        if cluster.busy_with is not None:
+            raise BusyError(
+                f"cluster {cluster.name} is busy: {cluster.busy_with}",
+                field="cluster",
+                value=cluster.id,
+                remedy=f"`shardlift task list {cluster.name}` shows its task; wait for it, or abort it",
+            )
+        # Before anything is decided: a wrong digest or a missing archive must not come to light with a node down.
+        await self.backend.driver(cluster.driver).prepare(image)
+        report = await self._check(cluster, image, request)
+        if report.plan is None:
+            raise RefusedError(
+                f"cluster {cluster.name} cannot go to {image.reference} now", report.blocking, remedy=_remedies(report)
+            )
+        task = self._new_task(cluster, request, report.plan)
+        await self.store.add_task(task)
+        return await self.store.task(task.id)
+
+    async def tasks(
+        self, cluster_id: str, *, kind: TaskKind | None = None, start: int = 1, limit: int = 10
+    ) -> Page[Task]:
+        total, items = await self.store.tasks(cluster_id, kind, start, limit)
+        return Page(total, items)
+
+    async def task(self, task_id: str, project_id: str | None = None) -> Task:
+        task = await self.store.task(task_id)
+        if project_id not in {None, task.project_id}:
+            raise NotFoundError(f"no task {task_id!r}", field="task", value=task_id)
+        return task
+
+    async def wait_task(self, task_id: str, after_revision: int, timeout_s: float) -> Task:
+        """The task as soon as its revision is past `after_revision`, or as it is after `timeout_s` (60 at most)."""
+        end_s = self.clock.elapsed_s() + min(timeout_s, _WAIT_MAX_S)
+        mark: int | None = None
+        while True:  # ends by the clock
+            mark = await self.store.database.wait_change(mark, max(end_s - self.clock.elapsed_s(), 0))
+            task = await self.store.task(task_id)
+            if task.revision > after_revision or self.clock.elapsed_s() >= end_s:
+                return task
+
+    async def retry(self, task_id: str, project_id: str | None = None) -> Task:
+        """A FAILED task goes on from its failed sub-step. Asked twice, it goes on once."""
+        task = await self.task(task_id, project_id)
+        if task.status is TaskStatus.FAILED and not task.aborting:
+            await self.store.request_retry(task_id)
+        elif task.status is not TaskStatus.RUNNING or task.execute_times == 1 or task.aborting:
+            raise RefusedError(
+                f"task {task_id} is {task.status}{' and was aborted' if task.aborting else ''}; only a FAILED one that "
+                "was not aborted can be retried",
+                remedy="start a new upgrade for the nodes that are left",
+            )
+        return await self.store.task(task_id)
+
+    async def abort(self, task_id: str, project_id: str | None = None) -> Task:
+        """A RUNNING task ends at the next safe point, a FAILED one is given up; all settings are put back."""
+        task = await self.task(task_id, project_id)
+        if task.aborting:
+            return task
+        if task.status in {TaskStatus.SUCCESS, TaskStatus.PARTIAL_FAILED}:
+            raise RefusedError(f"task {task_id} has ended already: {task.status}", remedy="there is nothing to abort")
+        await self.store.request_abort(task_id, TaskStatus.PARTIAL_FAILED if task.completed else TaskStatus.FAILED)
+        return await self.store.task(task_id)
+
+    async def _check(self, cluster: Cluster, image: Image, request: UpgradeRequest) -> CheckReport:
+        driver = self.backend.driver(cluster.driver)
+        engine = self.backend.engine(cluster)
+        try:
+            seen = await engine.observe()
+        except EngineError as error:
+            raise RefusedError(
+                f"cluster {cluster.name} does not answer: {error.message}", remedy="start its nodes, then try again"
+            ) from error
+        finally:
+            await engine.close()
+        strategy = request.strategy or cluster.strategy
+        ready = await driver.image_ready(image)
+        subject = Subject(
+            seen=seen,
+            cluster=cluster,
+            image=image,
+            strategy=strategy,
+            image_plugins=await driver.image_plugins(image) if ready else None,
+            java_problem=await driver.java_problem(image),
+            backup_check=request.backup_check,
+            load_check=request.load_check,
+        )
+        plan, findings = plan_upgrade(subject)
+        return CheckReport(cluster.id, image.id, strategy, findings, plan)
+
+    def _new_task(self, cluster: Cluster, request: UpgradeRequest, plan: Plan) -> Task:
+        return Task(
+            id=str(uuid.uuid4()),
+            cluster_id=cluster.id,
+            project_id=cluster.project_id,
+            kind=TaskKind.UPGRADING,
+            status=TaskStatus.RUNNING,
+            image_id=plan.image_id,
+            strategy=plan.strategy,
+            plan=plan,
+            agency=request.agency,
+            created_at=self.clock.now(),
+            ended_at=None,
+            execute_times=1,
+            revision=1,
+            bytes_moved=0,
+        )
+
+
+def upgrade_type_of(cluster: Cluster, image: Image) -> str:
+    """CSS's word for going from the cluster's version to the image's."""
+    if cluster.engine is not image.engine:
+        return "cross-engine"
+    return "same" if cluster.version.major == image.version.major else "cross"
+
+
+def _known_type(upgrade_type: str) -> None:
+    if upgrade_type not in _UPGRADE_TYPES:
+        raise UsageError(
+            f"no upgrade type {upgrade_type!r}",
+            field="upgrade_type",
+            value=upgrade_type,
+            remedy=f"choose one of: {', '.join(_UPGRADE_TYPES)}",
+        )
+
+
+def _check_words(cluster: Cluster, image: Image, request: UpgradeRequest) -> None:
+    if request.batch_size < 1:
+        raise UsageError(
+            "at least one node is taken at a time",
+            field="batch_size",
+            value=request.batch_size,
+            remedy="give 1 or more; it is an upper bound",
+        )
+    if request.upgrade_type is None:
+        return
+    _known_type(request.upgrade_type)
+    actual = upgrade_type_of(cluster, image)
+    if actual != request.upgrade_type:
+        raise UsageError(
+            f"going from {cluster.engine} {cluster.version} to {image.reference} is an upgrade of type {actual}",
+            field="upgrade_type",
+            value=request.upgrade_type,
+            remedy=f"send {actual}, or choose an image listed for {request.upgrade_type}",
+        )
+
+
+def _remedies(report: CheckReport) -> str:
+    return "; ".join(dict.fromkeys(finding.remedy for finding in report.findings if finding.severity is Severity.BLOCK))
+
+
+@asynccontextmanager
+async def open_service(
+    settings: Settings, *, backend: Backend | None = None, clock: Clock | None = None, role: str = "cli"
+) -> AsyncIterator[Service]:
+    """The service on the home that the settings name; the home is made when it is missing.
+
+    `role` begins the name under which leases are held: `serve` for the one server of a home.
+    """
+    home = settings.home
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"SHARDLIFT_HOME {home} cannot be made: {error.strerror}",
+            field="SHARDLIFT_HOME",
+            value=str(home),
+            remedy="name a folder that you may write to",
+        ) from None
+    owner = f"{role}:{socket.gethostname()}:{os.getpid()}"
+    async with open_database(settings.database_path) as database:
+        yield Service(database, backend or _local(settings), settings, clock or SystemClock(), owner)
+
+
+def _local(settings: Settings) -> Backend:
+    # Imported here because the REST client is slow to load, and neither `image list` nor the simulator needs it.
+    from shardlift.local import local_backend  # noqa: PLC0415
+
+    return local_backend(settings)

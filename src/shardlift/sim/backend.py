@@ -1,0 +1,37 @@
+"""The simulated backend: the same door that real engines and hosts stand behind."""
+
+from __future__ import annotations
+
+from shardlift.driver.protocol import Driver
+from shardlift.engine.protocol import Engine
+from shardlift.errors import NotFoundError
+from shardlift.model import Cluster, Image
+from shardlift.sim.driver import SimDriver
+from shardlift.sim.engine import SimEngine
+from shardlift.sim.world import World
+
+
+class SimBackend:
+    """Serves one world and a fixed set of images."""
+
+    def __init__(self, world: World, images: tuple[Image, ...]) -> None:
+        self.world = world
+        self._images = images
+        self._driver = SimDriver(world)
+
+    def engine(self, cluster: Cluster) -> Engine:
+        del cluster
+        return SimEngine(self.world)
+
+    def driver(self, name: str) -> Driver:
+        del name
+        return self._driver
+
+    def images(self) -> tuple[Image, ...]:
+        return self._images
+
+    def image(self, ref: str) -> Image:
+        for image in self._images:
+            if ref in {image.id, image.reference, image.display_name}:
+                return image
+        raise NotFoundError(f"no image {ref!r}", field="image", value=ref, remedy="`shardlift image list` shows them")

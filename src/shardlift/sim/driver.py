@@ -1,0 +1,137 @@
+"""The hosts of a simulated cluster. Every real change is noted in `World.effects`, repeated calls are not."""
+
+from __future__ import annotations
+
+from shardlift.driver.protocol import Backup, ProcessSeen, Restored, Stopped
+from shardlift.errors import DriverError
+from shardlift.model import Image, Node, PluginSeen
+from shardlift.sim.world import SimNode, World
+
+
+class SimDriver:
+    """Implements the driver protocol on the world's nodes."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._ready: set[str] = set()
+
+    async def prepare(self, image: Image) -> None:
+        self._ready.add(image.id)
+
+    async def image_ready(self, image: Image) -> bool:
+        return image.id in self._ready
+
+    async def java_problem(self, image: Image) -> str | None:
+        del image
+        return None
+
+    async def allocate(self, count: int, taken: frozenset[str]) -> tuple[tuple[str, int, int], ...]:
+        free = (f"127.77.0.{last}" for last in range(2, 255) if f"127.77.0.{last}" not in taken)
+        return tuple((next(free), 9200, 9300) for _ in range(count))
+
+    async def create(self, node: Node, image: Image, *, seeds: tuple[Node, ...], heap_mib: int) -> None:
+        del seeds, heap_mib
+        if node.name not in self._world.nodes:
+            raise DriverError(f"the simulated world has no node {node.name}")
+        self._world.nodes[node.name].image_id = image.id
+
+    async def process(self, node: Node) -> ProcessSeen | None:
+        pid = self._node(node).pid
+        return None if pid is None else ProcessSeen(pid, float(pid))
+
+    async def start(self, node: Node, *, bootstrap: tuple[str, ...] = ()) -> ProcessSeen:
+        del bootstrap
+        mine = self._node(node)
+        if mine.pid is None:
+            with self._effect("start", mine):
+                self._world.start(mine)
+        return ProcessSeen(mine.pid or 1, float(mine.pid or 1))
+
+    async def stop(self, node: Node, *, timeout_s: float) -> Stopped:
+        del timeout_s
+        mine = self._node(node)
+        if mine.pid is None:
+            return Stopped(already=True, killed=False, took_s=0)
+        with self._effect("stop", mine):
+            self._world.stop(mine)
+        return Stopped(already=False, killed=False, took_s=1)
+
+    async def backup(self, node: Node, *, key: str) -> Backup:
+        mine = self._node(node)
+        if key not in mine.backups:
+            with self._effect("backup", mine):
+                mine.backups.add(key)
+        return Backup(digest="0" * 64, files=("opensearch.yml",), plugins=())
+
+    async def current_image(self, node: Node) -> str | None:
+        return self._node(node).image_id
+
+    async def switch(self, node: Node, image: Image, *, key: str, fresh_data: bool) -> bool:
+        mine = self._node(node)
+        if mine.pid is not None:
+            raise DriverError(f"{node.name} is running")
+        changed = False
+        if fresh_data and key not in mine.set_aside:
+            with self._effect("set aside", mine):
+                mine.set_aside[key], mine.disk = mine.disk, {}
+                mine.node_id = f"id-{self._world.new_number()}"
+            changed = True
+        if mine.image_id != image.id:
+            with self._effect("switch", mine):
+                mine.image_id, mine.engine, mine.version = image.id, image.engine, image.version
+            changed = True
+        return changed
+
+    async def restore(self, node: Node, image: Image, *, key: str) -> Restored:
+        del image
+        mine = self._node(node)
+        if key not in mine.backups:
+            raise DriverError(f"no backup {key} of {node.name}")
+        already = key in mine.restored
+        if not already:
+            with self._effect("restore", mine):
+                mine.restored.add(key)
+        return Restored(already=already, translated=(), kept=())
+
+    async def plugins(self, node: Node) -> tuple[PluginSeen, ...]:
+        del node
+        return ()
+
+    async def image_plugins(self, image: Image) -> tuple[PluginSeen, ...]:
+        del image
+        return ()
+
+    async def discard(self, node: Node, *, key: str) -> None:
+        mine = self._node(node)
+        if mine.set_aside.get(key):
+            with self._effect("discard", mine):
+                mine.set_aside[key] = {}
+
+    async def log_tail(self, node: Node, lines: int = 40) -> tuple[str, ...]:
+        return tuple(self._node(node).log[-lines:])
+
+    async def delete(self, node: Node) -> None:
+        mine = self._node(node)
+        if mine.pid is not None:
+            self._world.stop(mine)
+
+    def _node(self, node: Node) -> SimNode:
+        return self._world.nodes[node.name]
+
+    def _effect(self, what: str, node: SimNode) -> _Effect:
+        return _Effect(self._world, what, node.name)
+
+
+class _Effect:
+    """Brackets one change of a host: a fault may strike before it or after it, never in the middle."""
+
+    def __init__(self, world: World, what: str, node: str) -> None:
+        self._world, self._what, self._node = world, what, node
+
+    def __enter__(self) -> None:
+        self._world.fault("before", self._what, self._node)
+        self._world.effects.append((self._what, self._node))
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            self._world.fault("after", self._what, self._node)

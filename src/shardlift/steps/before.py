@@ -1,0 +1,100 @@
+"""Sub-steps 1 to 4: the last look, and everything that lets the node go without anybody missing it."""
+
+from __future__ import annotations
+
+from shardlift.checks import Subject, check_node
+from shardlift.errors import EngineError
+from shardlift.model import Severity, Strategy
+from shardlift.steps.context import Outcome, StepContext, StepFailedError
+from shardlift.steps.ledger import VOTING
+
+ALLOCATION_ENABLE = "cluster.routing.allocation.enable"
+
+
+async def safety_check(ctx: StepContext) -> Outcome:
+    """Asks every node rule on a fresh observation, and notes who the node is before it stops."""
+    seen = await ctx.engine.observe()
+    findings = check_node(
+        Subject(
+            seen=seen,
+            cluster=ctx.cluster,
+            image=ctx.image,
+            strategy=ctx.strategy,
+            node=ctx.node,
+            own_tokens=await ctx.ledger.own_tokens(),
+        )
+    )
+    blocking = tuple(finding for finding in findings if finding.severity is Severity.BLOCK)
+    if blocking:
+        raise StepFailedError(
+            f"{len(blocking)} rules forbid taking the node down now", findings=blocking, remedy=blocking[0].remedy
+        )
+    member = seen.node(ctx.node.name)
+    assert member is not None, "the rule nodes_present has just said so"
+    warned = f"; warnings: {'; '.join(str(finding) for finding in findings)}" if findings else ""
+    return Outcome(
+        f"All rules hold: the cluster is {seen.health.status}, its master is {seen.elected}{warned}.",
+        {"ephemeral_id": member.ephemeral_id, "node_id": member.id, "version": str(member.version)},
+    )
+
+
+async def master_handover(ctx: StepContext) -> Outcome:
+    """Lets another master be elected while this one still lives, so that no write waits for an election time-out.
+
+    The exclusion from voting makes the elected master step down in favour of another candidate. It is taken back as
+    soon as that has happened: with it in force two of three masters have one vote, and losing that one would halt the
+    cluster; without it, the two that stay are a majority of three.
+    """
+    elected = await ctx.engine.elected()
+    if elected == ctx.node.name:
+        if not await ctx.ledger.exclude_from_voting(ctx.node.name):
+            await ctx.ledger.restore(kind=VOTING)
+            return Outcome("This engine cannot hand over; the others elect a master when the node stops.")
+        elected = await _new_master(ctx)
+        await ctx.ledger.restore(kind=VOTING)
+        return Outcome(f"The node was the elected master; {elected} is now.", {"elected": elected})
+    await ctx.ledger.restore(kind=VOTING)
+    return Outcome(f"Not needed: the elected master is {elected}.", {"elected": elected})
+
+
+async def _new_master(ctx: StepContext) -> str:
+    await ctx.report({"waiting_for": "another master to be elected"})
+    async for _ in ctx.rounds(ctx.settings.handover_timeout_s):
+        try:
+            elected = await ctx.engine.elected()
+        except EngineError:
+            continue  # no answer in the very moment of the election
+        if elected not in {None, ctx.node.name}:
+            assert elected is not None, "just looked at"
+            return elected
+    raise StepFailedError(
+        f"no other master was elected within {ctx.settings.handover_timeout_s:.0f} s",
+        remedy="see the logs of the master-eligible nodes, then retry",
+    )
+
+
+async def traffic_removal(ctx: StepContext) -> Outcome:
+    """Tells what is in flight. Leading clients away needs a hook, and this cluster has none."""
+    in_flight = await ctx.engine.in_flight(ctx.node.name)
+    told = "an unknown number of" if in_flight is None else str(in_flight)
+    return Outcome(
+        f"No traffic hook is configured: clients retry on another node. {told} requests are in flight on it.",
+        {"in_flight": in_flight},
+    )
+
+
+async def allocation_hold(ctx: StepContext) -> Outcome:
+    """In place: keeps replicas from being rebuilt elsewhere while the node is away, and flushes.
+
+    Not with drain: the same setting would gate the targets of relocations too (EnableAllocationDecider).
+    """
+    if ctx.strategy is not Strategy.IN_PLACE:
+        return Outcome("Not needed: no copy is missed while the node is away.")
+    await ctx.ledger.set_value(ALLOCATION_ENABLE, "primaries")
+    ctx.check_lease()
+    try:
+        await ctx.engine.flush()
+    except EngineError as error:
+        # A flush only shortens the recovery; without it the node replays more operations.
+        return Outcome(f"Replicas wait for the node. The flush did not end well: {error.message}")
+    return Outcome("Replicas wait for the node to return, and all indices are flushed.")

@@ -1,0 +1,90 @@
+"""What a sub-step has in hand, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from shardlift.clock import Clock
+from shardlift.driver.protocol import Driver
+from shardlift.engine.protocol import Engine
+from shardlift.errors import ShardliftError
+from shardlift.model import Cluster, Finding, Image, Node, NodePlan, Strategy
+from shardlift.settings import Settings
+from shardlift.steps.ledger import Ledger
+
+_PAUSE_FIRST_S = 0.1
+_PAUSE_LAST_S = 2.0
+
+
+class StepFailedError(ShardliftError):
+    """A named stop with evidence: the task ends FAILED at this sub-step. `findings` are rules that said no."""
+
+    code = "step_failed"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        evidence: Mapping[str, object] | None = None,
+        findings: tuple[Finding, ...] = (),
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.evidence = dict(evidence or {})
+        self.findings = findings
+
+
+class AbortedError(ShardliftError):
+    """The task was asked to end while a sub-step waited at a point where ending is safe."""
+
+    code = "aborted"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a sub-step ended well: one sentence for `desc`, and JSON-ready evidence kept in the journal."""
+
+    desc: str
+    evidence: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """One node of one task, and the doors to the cluster, the host and the journal.
+
+    `earlier` gives the evidence of a sub-step of this node that is done. `check_lease` raises FencedError and is
+    called before each effect on cluster or host. `report` writes the progress of the running sub-step.
+    """
+
+    task_id: str
+    cluster: Cluster
+    node: Node
+    plan: NodePlan
+    strategy: Strategy
+    image: Image
+    settings: Settings
+    clock: Clock
+    engine: Engine
+    driver: Driver
+    ledger: Ledger
+    earlier: Callable[[int], Mapping[str, object]]
+    report: Callable[[Mapping[str, object]], Awaitable[None]]
+    count_recoveries: Callable[[], Awaitable[None]]
+    abort_requested: Callable[[], Awaitable[bool]]
+    check_lease: Callable[[], None]
+    last_node: bool
+
+    async def rounds(self, timeout_s: float) -> AsyncIterator[float]:
+        """Yields the seconds left, again and again with a growing pause in between, until `timeout_s` have passed.
+
+        For what can only be asked for and not waited on. The loop's body leaves it when it has what it wants.
+        """
+        start_s, pause_s = self.clock.elapsed_s(), _PAUSE_FIRST_S
+        left_s = timeout_s
+        while left_s > 0:
+            self.check_lease()
+            yield left_s
+            await self.clock.sleep(min(pause_s, left_s))
+            pause_s = min(pause_s * 1.5, _PAUSE_LAST_S)
+            left_s = timeout_s - (self.clock.elapsed_s() - start_s)

@@ -1,0 +1,118 @@
+"""Sub-steps 5 to 10: the work on the node's host."""
+
+from __future__ import annotations
+
+from shardlift.model import Health
+from shardlift.steps.context import Outcome, StepContext, StepFailedError
+
+
+async def configuration_backup(ctx: StepContext) -> Outcome:
+    """Copies the configuration off the node, once per task."""
+    ctx.check_lease()
+    backup = await ctx.driver.backup(ctx.node, key=ctx.task_id)
+    plugins = [f"{plugin.name} {plugin.version}" for plugin in backup.plugins]
+    return Outcome(
+        f"{len(backup.files)} files and {len(plugins)} plugin names are kept, sha256 {backup.digest[:12]}.",
+        {"digest": backup.digest, "plugins": plugins},
+    )
+
+
+async def node_shutdown(ctx: StepContext) -> Outcome:
+    """SIGTERM, a bounded wait, SIGKILL only then. A process that is gone already is left in peace."""
+    if not await ctx.driver.image_ready(ctx.image):
+        # Made ready when the task began; if somebody has removed it since, the node had better stay up meanwhile.
+        await ctx.driver.prepare(ctx.image)
+    await ctx.report({"waiting_for": "the engine process to end"})
+    ctx.check_lease()
+    stopped = await ctx.driver.stop(ctx.node, timeout_s=ctx.settings.stop_timeout_s)
+    evidence: dict[str, object] = {"killed": stopped.killed, "took_s": round(stopped.took_s, 3)}
+    if stopped.already:
+        return Outcome("The engine process had ended before.", evidence)
+    if stopped.killed:
+        return Outcome(
+            f"The engine process did not end within {ctx.settings.stop_timeout_s:.0f} s of SIGTERM and was killed.",
+            evidence,
+        )
+    return Outcome(f"The engine process ended {stopped.took_s:.1f} s after SIGTERM.", evidence)
+
+
+async def node_replacement(ctx: StepContext) -> Outcome:
+    """Switches the engine by one atomic rename; with a fresh data path the old one is set aside, not deleted."""
+    if ctx.plan.fresh_data:
+        await _not_red(ctx)
+    ctx.check_lease()
+    changed = await ctx.driver.switch(ctx.node, ctx.image, key=ctx.task_id, fresh_data=ctx.plan.fresh_data)
+    data = "its data path is fresh" if ctx.plan.fresh_data else "its data path is kept"
+    done = "" if changed else " This had been done before."
+    return Outcome(
+        f"The node's engine is {ctx.image.reference} ({ctx.image.display_name}), {data}.{done}",
+        {"image_id": ctx.image.id, "fresh_data": ctx.plan.fresh_data},
+    )
+
+
+async def _not_red(ctx: StepContext) -> None:
+    """A second belt: with the node away and its shards served by others, nothing may be missing."""
+    health = await ctx.engine.health()
+    if health.status is Health.RED:
+        raise StepFailedError(
+            "the cluster is red with the node away, so its data is not set aside",
+            evidence={"unassigned": health.unassigned},
+            remedy="start the node again with its old engine, see what is missing, then retry",
+        )
+
+
+async def configuration_restoration(ctx: StepContext) -> Outcome:
+    """Rebuilds the configuration for the target from the backup and the target image's defaults."""
+    ctx.check_lease()
+    restored = await ctx.driver.restore(ctx.node, ctx.image, key=ctx.task_id)
+    told = [f"{len(restored.translated)} settings translated" if restored.translated else "no setting had to change"]
+    if restored.kept:
+        told.append(f"changed files carried over: {', '.join(restored.kept)}")
+    return Outcome(
+        f"The configuration is back: {'; '.join(told)}.",
+        {"translated": list(restored.translated), "kept": list(restored.kept)},
+    )
+
+
+async def plugin_installation(ctx: StepContext) -> Outcome:
+    """Plugins come with the image, so they are of exactly its version; each one used before must be among them."""
+    used = ctx.earlier(5).get("plugins", [])
+    assert isinstance(used, list), "sub-step 5 writes a list"
+    now = await ctx.driver.plugins(ctx.node)
+    missing = sorted({str(name).split(" ", 1)[0] for name in used} - {plugin.name for plugin in now})
+    if missing:
+        raise StepFailedError(
+            "the target image lacks plugins that the node had",
+            evidence={"missing": missing},
+            remedy="use an image that has them, or take them out of the node's configuration, then retry",
+        )
+    return Outcome(
+        f"{len(now)} plugins are in place." if now else "Not needed: the node has no plugins.",
+        {"plugins": [f"{plugin.name} {plugin.version}" for plugin in now]},
+    )
+
+
+async def node_start(ctx: StepContext) -> Outcome:
+    """Starts the engine unless it runs, and waits for its HTTP answer; an exit in between ends the wait at once."""
+    begun_s = ctx.clock.elapsed_s()
+    ctx.check_lease()
+    process = await ctx.driver.start(ctx.node)
+    await ctx.report({"waiting_for": "the engine to answer HTTP", "pid": process.pid})
+    async for _ in ctx.rounds(ctx.settings.boot_timeout_s):
+        if await ctx.engine.answers(ctx.node.name):
+            boot_s = ctx.clock.elapsed_s() - begun_s
+            return Outcome(
+                f"The engine runs as process {process.pid} and answers after {boot_s:.1f} s.",
+                {"pid": process.pid, "started_at_s": process.started_at_s, "boot_s": round(boot_s, 3)},
+            )
+        if await ctx.driver.process(ctx.node) is None:
+            raise StepFailedError(
+                "the engine process ended before it answered",
+                evidence={"pid": process.pid, "log": list(await ctx.driver.log_tail(ctx.node))},
+                remedy="mend what the log tells (below the node's folder), then retry: only this sub-step is repeated",
+            )
+    raise StepFailedError(
+        f"the engine did not answer within {ctx.settings.boot_timeout_s:.0f} s",
+        evidence={"pid": process.pid, "log": list(await ctx.driver.log_tail(ctx.node))},
+        remedy="see the log; if the machine is only slow raise SHARDLIFT_BOOT_TIMEOUT_S, then retry",
+    )

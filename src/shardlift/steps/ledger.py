@@ -1,0 +1,123 @@
+"""Changes to the cluster that must be taken back: written down first, made second, undone in reverse order.
+
+Only our own part is undone. A key that somebody else has changed since is left as they set it, and that is noted.
+"""
+
+from __future__ import annotations
+
+from shardlift.engine.protocol import Engine
+from shardlift.model import ClusterSettings
+from shardlift.store import Journal, SettingChange
+
+VALUE, TOKEN, VOTING = "value", "token", "voting"
+
+
+class Ledger:
+    """The ledger of one cluster under one lease. `task_id` is the task that new changes belong to."""
+
+    def __init__(self, journal: Journal, engine: Engine, task_id: str) -> None:
+        self._journal = journal
+        self._engine = engine
+        self._task_id = task_id
+
+    async def own_tokens(self) -> frozenset[str]:
+        """Exclusions, of allocation or voting, that are ours and in force."""
+        changes = await self._journal.open_changes()
+        return frozenset(change.ours for change in changes if change.kind in {TOKEN, VOTING})
+
+    async def set_value(self, key: str, value: str) -> None:
+        """Sets a key in the layer that is in force. Does nothing when this task holds it at that value already."""
+        held = await self._held(VALUE, key)
+        settings = await self._engine.settings()
+        layer = _layer_in_force(settings, key) if held is None else held.layer
+        now = settings.layer(layer).get(key)
+        if held is None:
+            if now == value:
+                return
+            await self._add(VALUE, layer, key, before=now, ours=value)
+        if now != value:
+            self._journal.lease.check()
+            await self._engine.put_setting(layer, key, value)
+
+    async def add_token(self, key: str, token: str) -> None:
+        """Adds one item to a comma-joined list; what others have in it stays."""
+        settings = await self._engine.settings()
+        layer = _layer_in_force(settings, key)
+        items = _items(settings, layer, key)
+        if await self._held(TOKEN, key, token) is None:
+            if token in items:
+                return
+            await self._add(TOKEN, layer, key, before=settings.layer(layer).get(key), ours=token)
+        if token not in items:
+            self._journal.lease.check()
+            await self._engine.put_setting(layer, key, ",".join([*items, token]))
+
+    async def exclude_from_voting(self, node: str) -> bool:
+        """Excludes the node from voting; False where the engine has no such thing."""
+        if await self._held(VOTING, "", node) is None:
+            await self._add(VOTING, "", "", before=None, ours=node)
+        self._journal.lease.check()
+        return await self._engine.exclude_from_voting(node)
+
+    async def restore(self, *, key: str | None = None, kind: str | None = None) -> tuple[str, ...]:
+        """Undoes open changes, newest first: all of them, or those to one key, or of one kind.
+
+        Returns a line for each that somebody else had changed in between.
+        """
+        notes: list[str] = []
+        for change in await self._journal.open_changes():
+            if (key is not None and change.key != key) or (kind is not None and change.kind != kind):
+                continue
+            self._journal.lease.check()
+            note = await self._undo(change)
+            await self._journal.change_restored(change.id, note)
+            if note:
+                notes.append(note)
+        return tuple(notes)
+
+    async def restore_others(self) -> None:
+        """Undoes what tasks before this one have left behind."""
+        for change in await self._journal.open_changes():
+            if change.task_id != self._task_id:
+                self._journal.lease.check()
+                await self._journal.change_restored(change.id, await self._undo(change))
+
+    async def _undo(self, change: SettingChange) -> str:
+        if change.kind == VOTING:
+            await self._engine.clear_voting_exclusions()
+            return ""
+        settings = await self._engine.settings()
+        now = settings.layer(change.layer).get(change.key)
+        if change.kind == TOKEN:
+            items = _items(settings, change.layer, change.key)
+            if change.ours not in items:
+                return ""
+            left = [item for item in items if item != change.ours]
+            # An empty list that stood there before us stays an empty list; otherwise the key goes.
+            nothing = "" if change.before == "" else None
+            await self._engine.put_setting(change.layer, change.key, ",".join(left) or nothing)
+            return ""
+        if now == change.before:
+            return ""
+        if now != change.ours:
+            return f"{change.key} was changed from {change.ours!r} to {now!r} by somebody else and is left so"
+        await self._engine.put_setting(change.layer, change.key, change.before)
+        return ""
+
+    async def _held(self, kind: str, key: str, ours: str | None = None) -> SettingChange | None:
+        for change in await self._journal.open_changes():
+            if change.kind == kind and change.key == key and ours in {None, change.ours}:
+                return change
+        return None
+
+    async def _add(self, kind: str, layer: str, key: str, *, before: str | None, ours: str) -> None:
+        await self._journal.add_change(self._task_id, kind, layer=layer, key=key, before=before, ours=ours)
+
+
+def _layer_in_force(settings: ClusterSettings, key: str) -> str:
+    # Transient wins over persistent, so a change elsewhere than in the winning layer would do nothing.
+    return "transient" if key in settings.transient else "persistent"
+
+
+def _items(settings: ClusterSettings, layer: str, key: str) -> list[str]:
+    return [item for item in settings.layer(layer).get(key, "").split(",") if item]

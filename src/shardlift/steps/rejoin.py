@@ -1,0 +1,131 @@
+"""Sub-steps 11 and 12: the node is back for good, and that is written down."""
+
+from __future__ import annotations
+
+from shardlift.checks import unexplained_unassigned
+from shardlift.errors import EngineError
+from shardlift.model import SUB_STEPS, Health, NodeSeen
+from shardlift.steps.before import ALLOCATION_ENABLE
+from shardlift.steps.context import Outcome, StepContext, StepFailedError
+from shardlift.steps.ledger import VOTING
+from shardlift.steps.migration import EXCLUDE_ID
+
+_LONG_POLL_S = 5.0
+# How long another node may be missing from the member list before that is no passing moment any more: twice the
+# engines' default of three failed 1 s checks, with some air.
+_OTHERS_GONE_S = 10.0
+
+
+async def cluster_rejoin(ctx: StepContext) -> Outcome:
+    """Waits for the node as a NEW process of the right version, then gives it its shards back and lets them settle.
+
+    A changed ephemeral id is what tells the new process from a stale entry of the old one; the number of members
+    would be satisfied by any other node.
+    """
+    member = await _joined(ctx)
+    # The exclusion named the id of the old data path; with that gone, and before shards settle, it must go too.
+    notes = [*await ctx.ledger.restore(key=EXCLUDE_ID), *await ctx.ledger.restore(key=ALLOCATION_ENABLE)]
+    await ctx.ledger.restore(kind=VOTING)
+    status = await _settled(ctx)
+    await ctx.count_recoveries()
+    noted = f" Note: {'; '.join(notes)}." if notes else ""
+    return Outcome(
+        f"The node is back as {member.engine} {member.version} in zone {member.zone}; the cluster is {status}.{noted}",
+        {"version": str(member.version), "ephemeral_id": member.ephemeral_id, "status": str(status)},
+    )
+
+
+async def _joined(ctx: StepContext) -> NodeSeen:
+    old = ctx.earlier(1).get("ephemeral_id")
+    await ctx.report({"waiting_for": "the node to join the cluster"})
+    seen: NodeSeen | None = None
+    async for _ in ctx.rounds(ctx.settings.rejoin_timeout_s):
+        try:
+            members = {member.name: member for member in await ctx.engine.nodes()}
+        except EngineError:
+            continue  # asked again until the bound
+        seen = members.get(ctx.node.name)
+        if seen is not None and seen.ephemeral_id != old:
+            break
+        if await ctx.driver.process(ctx.node) is None:
+            raise StepFailedError(
+                "the engine process ended before it joined the cluster",
+                evidence={"log": list(await ctx.driver.log_tail(ctx.node))},
+                remedy="mend what the log tells, start the node, then retry",
+            )
+    else:
+        raise StepFailedError(
+            f"the node did not join within {ctx.settings.rejoin_timeout_s:.0f} s",
+            evidence={"log": list(await ctx.driver.log_tail(ctx.node))},
+            remedy="see the log of the node and of the elected master, then retry",
+        )
+    if (seen.engine, seen.version) != (ctx.image.engine, ctx.image.version):
+        raise StepFailedError(
+            f"the node came back as {seen.engine} {seen.version}, not as {ctx.image.reference}",
+            remedy="see which engine its folder links to, then retry",
+        )
+    if seen.zone != ctx.node.zone:
+        raise StepFailedError(
+            f"the node came back in zone {seen.zone}, not in {ctx.node.zone}",
+            remedy="set node.attr.zone in its configuration, restart it, then retry",
+        )
+    return seen
+
+
+async def _settled(ctx: StepContext) -> Health:
+    """Waits for green, or for yellow in which every unassigned copy is explained by mixed versions."""
+    gone_since_s: float | None = None
+    why = "the cluster did not answer"
+    async for _ in ctx.rounds(ctx.settings.rejoin_timeout_s):
+        try:
+            health = await ctx.engine.health(wait_settled=True, timeout_s=_LONG_POLL_S)
+            missing = await _missing_others(ctx)
+            if missing:
+                now_s = ctx.clock.elapsed_s()
+                gone_since_s = now_s if gone_since_s is None else gone_since_s
+                if now_s - gone_since_s >= _OTHERS_GONE_S:
+                    _others_gone(ctx, missing, health.status)
+                continue
+            gone_since_s = None
+            if health.settled and not health.timed_out:
+                if health.status is Health.GREEN:
+                    return health.status
+                unexplained = unexplained_unassigned(await ctx.engine.observe())
+                if health.status is Health.YELLOW and not unexplained:
+                    return health.status
+                why = f"unassigned and not explained: {', '.join(f'{c.index}[{c.shard}]' for c in unexplained[:5])}"
+            else:
+                why = f"{health.initializing} copies initializing, {health.relocating} relocating"
+            await ctx.report({"waiting_for": f"shards to settle: {why}", "shards_left": health.initializing})
+        except EngineError as error:
+            why = error.message
+    raise StepFailedError(
+        f"shards did not settle within {ctx.settings.rejoin_timeout_s:.0f} s: {why}",
+        evidence={"why": why},
+        remedy="GET _cluster/allocation/explain tells why; mend it, then retry",
+    )
+
+
+async def _missing_others(ctx: StepContext) -> tuple[str, ...]:
+    members = {member.name for member in await ctx.engine.nodes()}
+    return tuple(node.name for node in ctx.cluster.nodes if node.name not in members)
+
+
+def _others_gone(ctx: StepContext, missing: tuple[str, ...], status: Health) -> None:
+    raise StepFailedError(
+        f"{', '.join(missing)} left the cluster while {ctx.node.name} was being upgraded",
+        evidence={"missing": list(missing), "health": str(status)},
+        remedy="bring it back, see its log for the cause, then retry",
+    )
+
+
+async def task_status_update(ctx: StepContext) -> Outcome:
+    """Lets go of what was set aside for the way back: from here on the node counts as done."""
+    if ctx.plan.fresh_data and (await ctx.engine.health()).status is Health.RED:
+        raise StepFailedError(
+            "the cluster is red, so the node's old data is not deleted",
+            remedy="see which primaries are missing; the old data lies beside the node's data folder",
+        )
+    ctx.check_lease()
+    await ctx.driver.discard(ctx.node, key=ctx.task_id)
+    return Outcome(SUB_STEPS[12].desc)

@@ -1,0 +1,66 @@
+"""The 13 sub-steps in order, and what frames them for a whole task."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from shardlift.clock import Clock
+from shardlift.engine.protocol import Engine
+from shardlift.steps.before import allocation_hold, master_handover, safety_check, traffic_removal
+from shardlift.steps.context import Outcome, StepContext
+from shardlift.steps.host import (
+    configuration_backup,
+    configuration_restoration,
+    node_replacement,
+    node_shutdown,
+    node_start,
+    plugin_installation,
+)
+from shardlift.steps.ledger import Ledger
+from shardlift.steps.migration import data_migration
+from shardlift.steps.rejoin import cluster_rejoin, task_status_update
+
+Step = Callable[[StepContext], Awaitable[Outcome]]
+
+STEPS: tuple[Step, ...] = (
+    data_migration,
+    safety_check,
+    master_handover,
+    traffic_removal,
+    allocation_hold,
+    configuration_backup,
+    node_shutdown,
+    node_replacement,
+    configuration_restoration,
+    plugin_installation,
+    node_start,
+    cluster_rejoin,
+    task_status_update,
+)
+
+_REBALANCE = "cluster.routing.rebalance.enable"
+_LONG_POLL_S = 10.0
+
+
+async def hold_cluster(ledger: Ledger) -> None:
+    """For the length of a task: shards move only because a node needs it.
+
+    Rebalancing in between would fill the first upgraded node with primaries, whose replicas then can go nowhere, and
+    would move bytes that the next drain moves again. Draining itself does not heed this setting (LocalShardsBalancer).
+    """
+    await ledger.set_value(_REBALANCE, "none")
+
+
+async def settle_cluster(ledger: Ledger, engine: Engine, clock: Clock, *, timeout_s: float) -> tuple[str, ...]:
+    """Puts every setting back and waits, up to `timeout_s`, until the shards have come to rest.
+
+    Returns notes about settings that others had changed. Not having come to rest in time is no failure: the cluster
+    is whole, and the engine goes on balancing by itself.
+    """
+    notes = await ledger.restore()
+    end_s = clock.elapsed_s() + timeout_s
+    while (left_s := end_s - clock.elapsed_s()) > 0:
+        health = await engine.health(wait_settled=True, timeout_s=min(left_s, _LONG_POLL_S))
+        if health.settled and not health.timed_out:
+            break
+    return notes

@@ -1,0 +1,136 @@
+"""A simulated cluster with a real database, and ways to run, crash and look at it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from shardlift.executor import Event
+from shardlift.model import (
+    Cluster,
+    ClusterStatus,
+    EngineKind,
+    Image,
+    InstanceType,
+    Node,
+    Strategy,
+    Task,
+    Version,
+)
+from shardlift.runner import Runner
+from shardlift.service import Service, open_service
+from shardlift.service.requests import UpgradeRequest
+from shardlift.settings import Settings
+from shardlift.sim import FastClock, SimBackend, World, build_world
+
+
+class Crash(BaseException):  # noqa: N818
+    """Ends a run as kill -9 would: nothing on the way catches it."""
+
+
+def image(version: str, engine: EngineKind = EngineKind.OPENSEARCH) -> Image:
+    return Image(
+        id=f"image-{engine}-{version}",
+        display_name=f"{version}_1.0.0_1124",
+        description="for tests",
+        engine=engine,
+        version=Version.parse(version),
+        sha256="0" * 64,
+        size_bytes=1,
+        java_min=11,
+        java_max=25,
+        priority=1,
+        path="/nowhere",
+    )
+
+
+OLD, NEW = image("2.19.4"), image("3.4.0")
+
+
+class Lab:
+    """One cluster of a simulated world behind a real service."""
+
+    def __init__(self, service: Service, world: World, cluster: Cluster, clock: FastClock) -> None:
+        self.service, self.world, self.cluster, self.clock = service, world, cluster, clock
+
+    async def submit(self, strategy: Strategy = Strategy.DRAIN, **more: object) -> Task:
+        request = UpgradeRequest(cluster_id=self.cluster.id, image=NEW.id, strategy=strategy, **more)  # type: ignore[arg-type]
+        return await self.service.upgrade(request)
+
+    async def drive(self, observer: Callable[[Event], None] = lambda _event: None) -> None:
+        """Does the work there is, as one process would until its end, or until `observer` crashes it."""
+        service = self.service
+        runner = Runner(
+            service.store,
+            service.leases,
+            backend=service.backend,
+            settings=service.settings,
+            clock=self.clock,
+            observer=observer,
+        )
+        try:
+            await runner.drive(self.cluster.id)
+        except Crash:
+            # What the next process does once the lock of the home proves that this one is dead.
+            await service.leases.reap("test:")
+            raise
+
+    async def task(self, task: Task) -> Task:
+        return await self.service.task(task.id)
+
+    def versions(self) -> set[str]:
+        return {str(node.version) for node in self.world.nodes.values()}
+
+    def effects_of(self, what: str) -> list[str]:
+        return [node for effect, node in self.world.effects if effect == what]
+
+
+def make_cluster(project_id: str, nodes: int, zones: tuple[str, ...]) -> Cluster:
+    cluster_id = str(uuid.uuid4())
+    clock = FastClock()
+    return Cluster(
+        id=cluster_id,
+        project_id=project_id,
+        name="lab-1",
+        engine=OLD.engine,
+        version=OLD.version,
+        image_id=OLD.id,
+        driver="sim",
+        strategy=Strategy.DRAIN,
+        status=ClusterStatus.AVAILABLE,
+        created_at=clock.now(),
+        updated_at=clock.now(),
+        heap_mib=512,
+        nodes=tuple(
+            Node(
+                id=str(uuid.uuid4()),
+                cluster_id=cluster_id,
+                name=f"lab-1-ess-esn-{number}-1",
+                instance_type=InstanceType.ESS,
+                roles=(),
+                zone=zones[number % len(zones)],
+                address=f"127.77.0.{number}",
+                http_port=9200,
+                transport_port=9300,
+                image_id=OLD.id,
+            )
+            for number in range(1, nodes + 1)
+        ),
+    )
+
+
+@asynccontextmanager
+async def open_lab(
+    home: Path, *, nodes: int = 3, zones: tuple[str, ...] = ("zone-a",), **shape: int
+) -> AsyncIterator[Lab]:
+    clock = FastClock()
+    # Virtual hours pass in a test, and the lease is not what most tests are about.
+    settings = Settings(home=home, lease_s=100_000, lease_renew_s=20_000, drain_timeout_s=600, rejoin_timeout_s=300)
+    cluster = make_cluster("p" * 32, nodes, zones)
+    world = build_world(cluster, **shape)
+    async with open_service(settings, backend=SimBackend(world, (OLD, NEW)), clock=clock, role="test") as service:
+        await service.store.add_project("p" * 32, "lab", clock.now())
+        await service.store.add_cluster(cluster)
+        yield Lab(service, world, cluster, clock)
