@@ -18,6 +18,7 @@ from shardlift.demo.client import Call, ClusterClient, Outcome
 
 _IN_FLIGHT_MAX = 2000
 _KEPT_ERRORS_MAX = 20
+_WARM = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,8 @@ class Probe:
         self.searches = Tally()
         self.acknowledged: list[Written] = []
         self.doubtful: list[Written] = []
+        self.warm = asyncio.Event()
+        """Set once the cluster has acknowledged some writes: from then on a gap means something."""
         self._client = client
         self._indices = tuple(indices)
         self._rates = rates or Rates()
@@ -137,6 +140,8 @@ class Probe:
         body = json.dumps({"run": self.run_id, "number": number, "body": f"probe {number} of a client"}).encode()
         outcome = await self._client.call(Call("PUT", path + "?op_type=create", body, again_path=path))
         (self.acknowledged if outcome.ok else self.doubtful).append(written)
+        if len(self.acknowledged) >= _WARM:
+            self.warm.set()
         return outcome
 
     async def _search(self, number: int) -> Outcome:

@@ -1,0 +1,28 @@
+"""`shardlift serve`: the API and the runner in one process."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from shardlift.cli.output import AsJson, print_json, say
+from shardlift.cli.session import session_of
+
+
+def serve(
+    context: typer.Context,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; by default SHARDLIFT_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port, 0 for any free one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve the API and drive all tasks, until Ctrl-C. The first start makes a project with keys."""
+    from shardlift.serve import run  # noqa: PLC0415 - slow to import
+
+    given = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
+    settings = session_of(context).settings(**given)
+    say(f"serving {settings.home}; Ctrl-C ends it, and unfinished tasks go on at the next start")
+    code = run(settings)
+    if as_json:
+        print_json({"home": str(settings.home), "status": "stopped"})
+    raise typer.Exit(code)

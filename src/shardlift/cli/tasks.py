@@ -1,0 +1,132 @@
+"""`shardlift task ...`: what was asked of a cluster, and how far it has come."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shardlift.cli.output import AsJson, print_fields, print_json, print_table, say
+from shardlift.cli.progress import follow, task_view
+from shardlift.cli.session import Session, server_url, session_of
+from shardlift.model import Task, TaskStatus
+
+if TYPE_CHECKING:  # at run time the session imports them, once a command needs them
+    from shardlift.service import Service
+    from shardlift.service.requests import Page
+
+app = typer.Typer(no_args_is_help=True, help="Upgrades and their progress.")
+
+TaskId = Annotated[str, typer.Argument(help="Id of the task.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Stay and show the progress until the task ends.")]
+
+_INTERRUPTED = 130
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    cluster: Annotated[str, typer.Argument(help="Name or id of the cluster.")],
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """A cluster's tasks, newest first."""
+    page = session_of(context).run(lambda service: _list(service, cluster, limit))
+    if as_json:
+        print_json({"total": page.total, "tasks": [document(task) for task in page.items]})
+        return
+    rows = [
+        (task.id, task.kind, task.status, f"{len(task.completed)}/{len(task.total)}", task.strategy,
+         f"{task.created_at:%Y-%m-%d %H:%M:%S}")
+        for task in page.items
+    ]  # fmt: skip
+    print_table(["ID", "KIND", "STATUS", "NODES", "STRATEGY", "CREATED"], rows, empty="this cluster has no task yet")
+
+
+@app.command("show")
+def show(context: typer.Context, task: TaskId, as_json: AsJson = False) -> None:
+    """A task as it is now, with all sub-steps of all nodes."""
+    print_task(session_of(context).run(lambda service: service.task(task)), as_json=as_json)
+
+
+@app.command("watch")
+def watch(context: typer.Context, task: TaskId, as_json: AsJson = False) -> None:
+    """Follow a task to its end; exit code 0 only when it succeeds."""
+    raise typer.Exit(watch_task(session_of(context), task, as_json=as_json))
+
+
+@app.command("retry")
+def retry(context: typer.Context, task: TaskId, watch: Watch = False, as_json: AsJson = False) -> None:
+    """Let a FAILED task go on from the sub-step that failed."""
+    session = session_of(context)
+    begun = session.run(lambda service: service.retry(task))
+    raise typer.Exit(begin_or_watch(session, begun, watch=watch, as_json=as_json))
+
+
+@app.command("abort")
+def abort(context: typer.Context, task: TaskId, watch: Watch = False, as_json: AsJson = False) -> None:
+    """End a task at the next safe point, and put every setting back."""
+    session = session_of(context)
+    ending = session.run(lambda service: service.abort(task))
+    if watch:
+        watch_task(session, task, as_json=as_json)
+    else:
+        print_task(ending, as_json=as_json)
+
+
+def begin_or_watch(session: Session, task: Task, *, watch: bool, as_json: bool) -> int:
+    """Shows the task that has just begun, or follows it. Returns the exit code."""
+    if server_url(session.settings()) is None and task.status is TaskStatus.RUNNING:
+        say("no `shardlift serve` is running on this home: the task waits until one is started")
+    if watch:
+        return watch_task(session, task.id, as_json=as_json)
+    print_task(task, as_json=as_json)
+    say(f"follow it with `shardlift task watch {task.id}`")
+    return 0
+
+
+def watch_task(session: Session, task_id: str, *, as_json: bool) -> int:
+    """Follows the task to its end and shows it. Returns 0 when it succeeded, 1 when not, 130 after Ctrl-C."""
+    try:
+        with task_view() as view:
+            task = session.run(lambda service: follow(service, task_id, view))
+    except KeyboardInterrupt:
+        say(f"no longer watching; the task goes on in the server: `shardlift task watch {task_id}`")
+        return _INTERRUPTED
+    if as_json:
+        print_json(document(task))
+    elif task.fail_message and task.status is not TaskStatus.SUCCESS:
+        say(
+            f"remedy: put right what failed, then `shardlift task retry {task_id}`, or `shardlift task abort {task_id}`"
+        )
+    return 0 if task.status is TaskStatus.SUCCESS else 1
+
+
+def document(task: Task) -> dict[str, object]:
+    from shardlift.api.documents import task_document  # noqa: PLC0415 - slow to import
+
+    return task_document(task, datetime.now(UTC))
+
+
+def print_task(task: Task, *, as_json: bool) -> None:
+    if as_json:
+        print_json(document(task))
+        return
+    fields = {key: value for key, value in document(task).items() if key not in ("steps", "batches", "revision")}
+    print_fields(fields)
+    rows = [
+        (row.node, row.order, row.name, row.status, _seconds(row.begin, row.end), row.desc)
+        for row in task.steps
+        if row.begin is not None
+    ]
+    print_table(["NODE", "ORDER", "SUB-STEP", "STATUS", "TOOK", "WHAT"], rows, empty="no sub-step has begun yet")
+
+
+def _seconds(begin: datetime | None, end: datetime | None) -> str:
+    return f"{(end - begin).total_seconds():.1f} s" if begin and end else ""
+
+
+async def _list(service: Service, ref: str, limit: int) -> Page[Task]:
+    cluster = await service.cluster(ref)
+    return await service.tasks(cluster.id, limit=limit)

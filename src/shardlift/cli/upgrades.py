@@ -1,0 +1,119 @@
+"""`shardlift check` and `shardlift upgrade`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shardlift.cli.images import pull_with_bar
+from shardlift.cli.output import AsJson, print_fields, print_json, print_table, say
+from shardlift.cli.session import session_of
+from shardlift.cli.tasks import Watch, begin_or_watch
+from shardlift.errors import RefusedError
+from shardlift.model import Strategy, Task
+
+if TYPE_CHECKING:  # at run time the session imports them, once a command needs them
+    from shardlift.service import Service
+    from shardlift.service.requests import CheckReport, UpgradeRequest
+
+ClusterRef = Annotated[str, typer.Argument(help="Name or id of the cluster.")]
+To = Annotated[str, typer.Option("--to", help="The image to go to: `opensearch:3.4.0`, a name or an id.")]
+How = Annotated[Strategy | None, typer.Option(help="By default the cluster's own.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="At most so many nodes at a time.")]
+BackupCheck = Annotated[bool, typer.Option("--backup-check", help="Refuse unless every index is in a snapshot.")]
+LoadCheck = Annotated[bool, typer.Option("--load-check", help="Refuse while the nodes are under load.")]
+
+
+def check(
+    context: typer.Context,
+    cluster: ClusterRef,
+    *,
+    to: To,
+    strategy: How = None,
+    batch_size: BatchSize = 1,
+    backup_check: BackupCheck = False,
+    load_check: LoadCheck = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run all checks and the dry run of the whole plan. Changes nothing. Exit code 3 when a rule forbids it."""
+    from shardlift.api.documents import check_document  # noqa: PLC0415 - slow to import
+
+    request = _request(cluster, to, strategy, batch_size, backup_check=backup_check, load_check=load_check)
+    report = session_of(context).run(lambda service: _check(service, request))
+    if as_json:
+        print_json(check_document(report))
+    else:
+        _print_report(report)
+    if report.plan is None:
+        raise typer.Exit(RefusedError.exit_code)
+
+
+def upgrade(
+    context: typer.Context,
+    cluster: ClusterRef,
+    *,
+    to: To,
+    strategy: How = None,
+    batch_size: BatchSize = 1,
+    backup_check: BackupCheck = False,
+    load_check: LoadCheck = False,
+    watch: Watch = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start the upgrade of all nodes of a cluster, once all checks have passed."""
+    session = session_of(context)
+    request = _request(cluster, to, strategy, batch_size, backup_check=backup_check, load_check=load_check)
+    task = session.run(lambda service: _upgrade(service, request))
+    raise typer.Exit(begin_or_watch(session, task, watch=watch, as_json=as_json))
+
+
+def _request(
+    cluster: str, to: str, strategy: Strategy | None, batch_size: int, *, backup_check: bool, load_check: bool
+) -> UpgradeRequest:
+    from shardlift.service.requests import UpgradeRequest  # noqa: PLC0415 - slow to import
+
+    return UpgradeRequest(
+        cluster_id=cluster,
+        image=to,
+        strategy=strategy,
+        backup_check=backup_check,
+        load_check=load_check,
+        batch_size=batch_size,
+    )
+
+
+async def _check(service: Service, request: UpgradeRequest) -> CheckReport:
+    return await service.check(await _known(service, request))
+
+
+async def _upgrade(service: Service, request: UpgradeRequest) -> Task:
+    request = await _known(service, request)
+    cluster, image = await service.cluster(request.cluster_id), service.image(request.image)
+    if cluster.driver == "local" and cluster.busy_with is None:
+        pull_with_bar(service.settings, image)  # the service would do it too, but silently
+    say(f"checking {cluster.name} ...")
+    return await service.upgrade(request)
+
+
+async def _known(service: Service, request: UpgradeRequest) -> UpgradeRequest:
+    """The request with the cluster's id in place of its name. Raises NotFoundError."""
+    from dataclasses import replace  # noqa: PLC0415
+
+    return replace(request, cluster_id=(await service.cluster(request.cluster_id)).id)
+
+
+def _print_report(report: CheckReport) -> None:
+    print_fields({"image": report.image_id, "strategy": report.strategy, "findings": len(report.findings)})
+    rows = [(f.severity, f.rule, f.subject, f.reason, f.evidence, f.remedy) for f in report.findings]
+    if rows:
+        print_table(["", "RULE", "ABOUT", "REASON", "SEEN", "REMEDY"], rows, empty="")
+    if report.plan is None:
+        say("refused: see the findings marked `block`")
+        return
+    batches = [
+        (number, ", ".join(node.name for node in batch), batch[0].from_version)
+        for number, batch in enumerate(report.plan.batches, start=1)
+    ]
+    print_table(["BATCH", "NODES", "FROM"], batches, empty="the plan has no node: all of them run the target")
+    say("nothing blocks it, and nothing was changed")
