@@ -1,0 +1,113 @@
+"""The requests that Shardlift sends, each once and in full. `filter_path` keeps answers small on big clusters."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from shardlift.engine.transport import Call
+from shardlift.model import Health, ShardCopy
+
+_VOTING_TIMEOUT = "4s"  # an election takes about one second
+_FLUSH_PATIENCE_S = 120.0
+
+_COPY = "routing_table.indices.*.shards.*."
+_COPY_FIELDS = ("index", "shard", "primary", "state", "node", "relocating_node", "unassigned_info.reason")
+_RECOVERY = "*.shards."
+_RECOVERY_FIELDS = ("id", "type", "stage", "start_time_in_millis", "source.name", "target.name", "index.size")
+_STATS_FIELDS = (
+    "fs.total",
+    "process.cpu.percent",
+    "os.cpu.load_average",
+    "jvm.mem.heap_used_percent",
+    "thread_pool.search.queue",
+    "thread_pool.write.queue",
+)
+
+
+def _fields(prefix: str, names: tuple[str, ...]) -> str:
+    return ",".join(prefix + name for name in names)
+
+
+ROOT = Call("GET", "/")
+ELECTED = Call("GET", "/_cluster/state/master_node,nodes", {"filter_path": "master_node,nodes.*.name"}, master=True)
+MEMBERS = Call("GET", "/_cluster/state/master_node,nodes", master=True)
+NODES = Call("GET", "/_nodes/jvm,plugins", {"timeout": "3s"})
+VERSIONS = Call("GET", "/_nodes/_all/none", {"filter_path": "nodes.*.version", "timeout": "3s"})
+PROCESSORS = Call(
+    "GET",
+    "/_nodes/os",
+    {"filter_path": "nodes.*.os.allocated_processors,nodes.*.os.available_processors", "timeout": "3s"},
+)
+STATS = Call(
+    "GET",
+    "/_nodes/stats/fs,process,os,jvm,thread_pool",
+    {"filter_path": _fields("nodes.*.", _STATS_FIELDS), "timeout": "3s"},
+)
+ROUTING = Call(
+    "GET",
+    "/_cluster/state/nodes,routing_table",
+    {"filter_path": "nodes.*.name," + _fields(_COPY, _COPY_FIELDS)},
+    master=True,
+)
+METADATA = Call(
+    "GET",
+    "/_cluster/state/metadata",
+    {
+        "flat_settings": "true",
+        "filter_path": "metadata.cluster_coordination,metadata.indices.*.state,metadata.indices.*.settings",
+    },
+    master=True,
+)
+VOTING = Call("GET", "/_cluster/state/metadata", {"filter_path": "metadata.cluster_coordination"}, master=True)
+CLEAR_VOTING = Call("DELETE", "/_cluster/voting_config_exclusions", {"wait_for_removal": "false"})
+SIZES = Call("GET", "/_cat/shards", {"format": "json", "bytes": "b", "h": "index,shard,prirep,id,store"})
+SETTINGS = Call("GET", "/_cluster/settings", {"flat_settings": "true"}, master=True)
+RUNNING_SNAPSHOTS = Call("GET", "/_snapshot/_status", {"filter_path": "snapshots.snapshot"}, master=True)
+REPOSITORIES = Call("GET", "/_snapshot/_all", master=True)
+CLIENT_REQUESTS = Call("GET", "/_tasks", {"nodes": "_local", "actions": "indices:data/*", "group_by": "none"})
+RECOVERIES = Call("GET", "/_recovery", {"filter_path": _fields(_RECOVERY, _RECOVERY_FIELDS)})
+
+
+def health(*, wait_settled: bool, wait_status: Health | None, timeout_s: float) -> Call:
+    """A time-out of the wait is an answer: 408 in some versions, 200 in others, with `timed_out` in both."""
+    params: dict[str, str] = {}
+    if wait_settled:
+        params |= {
+            "wait_for_no_relocating_shards": "true",
+            "wait_for_no_initializing_shards": "true",
+            "wait_for_events": "languid",
+        }
+    if wait_status is not None:
+        params["wait_for_status"] = str(wait_status)
+    return Call("GET", "/_cluster/health", params, answers=frozenset({408}), wait_s=timeout_s, master=True)
+
+
+def put_setting(layer: str, key: str, value: str | None) -> Call:
+    return Call("PUT", "/_cluster/settings", body={layer: {key: value}}, master=True)
+
+
+def exclude_from_voting(node: str, *, by_name: bool) -> Call:
+    """The engine answers once the node is out of the configuration. 7.0 to 7.7 take the name in the path."""
+    path = "/_cluster/voting_config_exclusions"
+    if by_name:
+        return Call("POST", path, {"node_names": node, "timeout": _VOTING_TIMEOUT})
+    return Call("POST", f"{path}/{quote(node, safe='')}", {"timeout": _VOTING_TIMEOUT})
+
+
+def explain(copy: ShardCopy, node: str | None) -> Call:
+    """`node`: where the copy is, None for an unassigned one."""
+    body: dict[str, object] = {"index": copy.index, "shard": copy.shard, "primary": copy.primary}
+    if node is not None:
+        body["current_node"] = node
+    return Call("POST", "/_cluster/allocation/explain", body=body)
+
+
+def flush(*, synced: bool) -> Call:
+    """A synced flush answers 409 when some copy was being written to: that copy is merely not marked."""
+    path = "/_flush/synced" if synced else "/_flush"
+    return Call("POST", path, answers=frozenset({409}), patience_s=_FLUSH_PATIENCE_S)
+
+
+def snapshots(repository: str) -> Call:
+    params = {"verbose": "false", "filter_path": "snapshots.state,snapshots.indices"}
+    return Call("GET", f"/_snapshot/{quote(repository, safe='')}/_all", params, master=True)
