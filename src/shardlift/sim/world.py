@@ -262,6 +262,7 @@ def build_world(cluster: Cluster, *, indices: int = 2, shards: int = 2, replicas
         for shard in range(shards):
             first = next(places)
             for copy in range(replicas + 1):
-                home = nodes[(first + copy) % len(nodes)].name
-                copies.append(Copy(f"index-{index}", shard, copy == 0, CopyState.STARTED, home))
+                home = nodes[(first + copy) % len(nodes)]
+                copies.append(Copy(f"index-{index}", shard, copy == 0, CopyState.STARTED, home.name))
+                home.disk[f"index-{index}", shard] = 0
     return World(nodes, copies)
