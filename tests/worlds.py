@@ -26,7 +26,7 @@ from shardlift.settings import Settings
 from shardlift.sim import FastClock, SimBackend, World, build_world
 
 
-class Crash(BaseException):  # noqa: N818
+class Crash(BaseException):
     """Ends a run as kill -9 would: nothing on the way catches it."""
 
 

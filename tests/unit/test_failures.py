@@ -1,4 +1,4 @@
-"""What goes wrong on the way, told on the simulated world: named stops with evidence, retry, abort, settings put back."""
+"""What goes wrong on the way, on the simulated world: named stops with evidence, retry, abort, settings put back."""
 
 from __future__ import annotations
 
@@ -302,7 +302,7 @@ async def test_full_disk_stops_and_goes_on(fast_home: Path) -> None:
 
         real = lab.service.store.database.write
 
-        def write_or_full():  # noqa: ANN202
+        def write_or_full():
             if refuse["on"]:
                 raise StoreError("the database refused: database or disk is full", remedy="free space")
             return real()

@@ -19,7 +19,7 @@ Endpoint = tuple[str, int, int]
 """Address, HTTP port, transport port."""
 
 
-def allocate(home: Path, count: int, taken: set[str]) -> tuple[Endpoint, ...]:
+def allocate(home: Path, count: int, taken: frozenset[str]) -> tuple[Endpoint, ...]:
     """`count` free endpoints. `taken` has what nodes own that may be down now: addresses, or `address:port`.
 
     The first address comes from the home's path, so that two homes on one machine rarely meet; each is tried by
@@ -61,7 +61,7 @@ def _bindable(address: str) -> bool | None:
     return True
 
 
-def _on_one_address(count: int, taken: set[str]) -> tuple[Endpoint, ...]:
+def _on_one_address(count: int, taken: frozenset[str]) -> tuple[Endpoint, ...]:
     """Free ports of 127.0.0.1. All probes stay open until the end, so that no port is given twice."""
     ports: list[int] = []
     with ExitStack() as stack:

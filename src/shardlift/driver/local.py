@@ -52,13 +52,12 @@ class LocalDriver:
 
     # ---- the machine -------------------------------------------------------------------------------------------
 
-    async def allocate(self, count: int, taken: set[str]) -> tuple[addresses.Endpoint, ...]:
+    async def allocate(self, count: int, taken: frozenset[str]) -> tuple[addresses.Endpoint, ...]:
         """Endpoints (address, HTTP port, transport port) for new nodes; see `addresses.allocate`."""
         return await asyncio.to_thread(addresses.allocate, self._home, count, taken)
 
-    def java_available(self, image: Image) -> str | None:
-        """The reason why no Java here runs this image, None when one does."""
-        return jvm.java_for(image, jvm.find(self._settings))
+    async def java_problem(self, image: Image) -> str | None:
+        return await asyncio.to_thread(lambda: jvm.java_for(image, jvm.find(self._settings)))
 
     async def prepare(self, image: Image) -> None:
         def work() -> None:
