@@ -1,0 +1,171 @@
+"""The REST engine against real nodes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from shardlift.engine import RestEngine
+from shardlift.errors import EngineError
+from shardlift.model import CopyState, EngineKind, Health, NodeSeen, Version
+from tests.engine.cluster import RealCluster, real_cluster
+
+pytestmark = pytest.mark.engine
+
+_DOCS = 200
+
+
+async def _load(cluster: RealCluster) -> None:
+    async with httpx.AsyncClient(base_url=cluster.nodes[0].url, timeout=60) as client:
+
+        async def send(method: str, path: str, body: dict | None = None) -> None:
+            (await client.request(method, path, json=body)).raise_for_status()
+
+        shape = {"number_of_shards": 2, "number_of_replicas": 1}
+        await send("PUT", "/books", {"settings": shape})
+        await send("PUT", "/.dotted", {"settings": shape})
+        await send("PUT", "/shut", {"settings": shape})
+        # Stays on one node: what an exclude cannot move.
+        pinned = {"number_of_replicas": 0, "index.routing.allocation.require.zone": cluster.nodes[0].zone}
+        await send("PUT", "/pinned", {"settings": pinned})
+        await asyncio.gather(*(send("PUT", f"/books/_doc/{at}", {"n": at}) for at in range(_DOCS)))
+        await send("POST", "/books/_refresh")
+        await cluster.engine.health(wait_status=Health.GREEN, timeout_s=60)
+        await send("POST", "/shut/_close")
+    await cluster.engine.health(wait_settled=True, wait_status=Health.GREEN, timeout_s=60)
+
+
+async def test_opensearch_from_observation_to_handover() -> None:
+    async with real_cluster("opensearch:2.19.4") as cluster:
+        await _load(cluster)
+        await _observes(cluster)
+        await _settings_go_in_and_out(cluster)
+        await _explains_a_copy_that_cannot_leave(cluster)
+        await _hands_mastership_over(cluster)
+        await _sees_a_restart(cluster)
+
+
+async def _observes(cluster: RealCluster) -> None:
+    seen = await cluster.engine.observe()
+    assert seen.health.status is Health.GREEN
+    assert seen.health.settled
+    assert [node.name for node in seen.nodes] == ["test-1", "test-2", "test-3"]
+    assert seen.elected in {node.name for node in cluster.nodes}
+    for node in seen.nodes:
+        _complete(node, Version(2, 19, 4))
+    indices = {index.name: index for index in seen.indices}
+    assert {"books", ".dotted", "shut", "pinned"} <= set(indices)
+    assert indices["shut"].closed
+    assert indices["books"].created_on == Version(2, 19, 4)
+    assert indices["books"].created_by is EngineKind.OPENSEARCH
+    books = [copy for copy in seen.shards if copy.index == "books"]
+    assert len(books) == 4
+    assert all(copy.state is CopyState.STARTED and copy.size_bytes for copy in books)
+    assert {copy.node for copy in seen.shards} <= {node.name for node in cluster.nodes}
+    assert [copy.node for copy in seen.shards if copy.index == "pinned"] == ["test-1"]
+    assert seen.voting is not None
+    assert seen.voting.config_ids == {node.id for node in seen.nodes}
+    assert (seen.running_snapshots, seen.snapshotted) == (0, frozenset())
+
+
+def _complete(node: NodeSeen, version: Version) -> None:
+    assert (node.engine, node.version) == (EngineKind.OPENSEARCH, version)
+    assert node.holds_data
+    assert node.master_eligible
+    assert node.zone in {"a", "b", "c"}
+    assert node.java_version
+    assert node.disk_total_bytes
+    assert node.disk_available_bytes
+    assert node.heap_used_percent is not None
+    assert node.processors
+    assert (node.search_queue, node.write_queue) == (0, 0)
+
+
+async def _settings_go_in_and_out(cluster: RealCluster) -> None:
+    key, engine = "cluster.routing.allocation.exclude._id", cluster.engine
+    node = (await engine.nodes())[0]
+    await engine.put_setting("transient", key, f"{node.id},not-a-node")
+    assert (await engine.settings()).transient == {key: f"{node.id},not-a-node"}
+    await engine.put_setting("transient", key, None)
+    assert (await engine.settings()).effective(key) is None
+    with pytest.raises(EngineError, match=r"no\.such\.setting") as refused:
+        await engine.put_setting("persistent", "no.such.setting", "1")
+    assert refused.value.status == 400
+    await engine.health(wait_settled=True, timeout_s=60)
+
+
+async def _explains_a_copy_that_cannot_leave(cluster: RealCluster) -> None:
+    engine = cluster.engine
+    await engine.put_setting("transient", "cluster.routing.allocation.exclude._name", "test-1")
+    settled = await engine.health(wait_settled=True, timeout_s=60)
+    assert not settled.timed_out
+    left = [copy for copy in await engine.shards() if copy.node == "test-1"]
+    assert [copy.index for copy in left] == ["pinned"]
+    why = await engine.explain(left[0])
+    assert why.can_move == "no"
+    assert {(word.decider, word.verdict, word.node) for word in why.decisions} >= {
+        ("filter", "NO", "test-1"),
+        ("filter", "NO", "test-2"),
+    }
+    moved = [recovery for recovery in await engine.recoveries() if recovery.source == "test-1"]
+    assert all(recovery.done for recovery in moved)
+    assert sum(recovery.bytes for recovery in moved if recovery.index == "books") > 0
+    await engine.put_setting("transient", "cluster.routing.allocation.exclude._name", None)
+    await engine.health(wait_settled=True, timeout_s=60)
+
+
+async def _hands_mastership_over(cluster: RealCluster) -> None:
+    engine = cluster.engine
+    before = await engine.elected()
+    assert before is not None
+    assert await engine.exclude_from_voting(before)
+    voting = await engine.voting()
+    assert voting is not None
+    assert voting.excluded_names == {before}
+    after = await engine.elected()
+    assert after not in (None, before)
+    await engine.clear_voting_exclusions()
+    voting = await engine.voting()
+    assert voting is not None
+    assert voting.excluded_names == frozenset()
+    assert await engine.elected() == after
+
+
+async def _sees_a_restart(cluster: RealCluster) -> None:
+    """The node that is asked first goes away: calls go on at the others, and its return shows by its ephemeral id."""
+    engine, node = cluster.engine, cluster.nodes[0]
+    old = next(seen for seen in await engine.nodes() if seen.name == node.name)
+    await engine.flush()
+    assert await engine.in_flight(node.name) == 0
+    await cluster.stop(node)
+    assert not await engine.answers(node.name)
+    assert await engine.in_flight(node.name) is None
+    assert node.name not in {seen.name for seen in await engine.nodes()}
+    gone = [copy for copy in await engine.shards() if copy.state is CopyState.UNASSIGNED]
+    assert gone
+    assert {copy.unassigned_reason for copy in gone} == {"NODE_LEFT"}
+    assert (await engine.explain(next(copy for copy in gone if not copy.primary))).can_move
+    late = await engine.health(wait_status=Health.GREEN, timeout_s=0.2)
+    assert late.timed_out
+    await cluster.start(node)
+    new = next(seen for seen in await engine.nodes() if seen.name == node.name)
+    assert (new.id, new.ephemeral_id != old.ephemeral_id) == (old.id, True)
+
+
+@pytest.mark.parametrize("reference", ["opensearch:3.4.0", "opensearch:1.3.20", "elasticsearch:7.10.2"])
+async def test_a_single_node_of_each_line_can_be_observed(reference: str) -> None:
+    async with real_cluster(reference, count=1) as cluster:
+        engine = cluster.engine
+        seen = await engine.observe()
+        assert str(seen.nodes[0].version) == cluster.image.version.__str__()
+        assert seen.nodes[0].engine is cluster.image.engine
+        assert seen.elected == "test-1"
+        assert seen.voting is not None
+        assert (seen.running_snapshots, seen.snapshotted) == (0, frozenset())
+        await engine.flush()
+        await engine.clear_voting_exclusions()
+        assert await engine.recoveries() == ()
+        assert await engine.in_flight("test-1") == 0
+        assert isinstance(engine, RestEngine)
