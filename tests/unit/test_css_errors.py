@@ -37,6 +37,7 @@ def refused(*rules: str) -> RefusedError:
         (RefusedError("not now"), 400, "CSS.0078"),
         (refused("data_nodes_minimum", "disk_room"), 400, "CSS.0074"),
         (refused("disk_room", "indices_backed_up"), 400, "CSS.0083"),
+        (refused("data_nodes_minimum", "nodes_present"), 412, "CSS.0078"),
         (refused("cluster_healthy"), 412, "CSS.0078"),
         (refused("version_hop_allowed"), 412, "CSS.0078"),
         (DriverError("disk full"), 500, "CSS.0005"),
@@ -69,6 +70,11 @@ def test_a_refusal_tells_rule_reason_evidence_and_remedy_of_each_finding() -> No
 
 def test_the_rule_that_gave_the_code_is_told_first() -> None:
     assert css_error(refused("disk_room", "indices_backed_up")).detail.startswith("indices_backed_up: index-a")
+
+
+def test_messages_and_remedies_become_sentences() -> None:
+    assert css_error(UsageError("no such zone", remedy="name one")).detail == "no such zone. Name one."
+    assert css_error(UsageError("batch_size: too big.")).detail == "batch_size: too big."
 
 
 def test_a_missing_thing_tells_nothing_about_itself() -> None:

@@ -19,6 +19,7 @@ from shardlift.api.errors import (
     NOT_PERMITTED,
     UNAUTHENTICATED,
     ApiError,
+    sentence,
 )
 from shardlift.api.names import is_uuid
 from shardlift.api.signing import SignatureError, WireRequest, parse_authorization, verify
@@ -123,7 +124,7 @@ async def _by_signature(service: Service, request: Request, header: str, body: b
         verify(_wire(request, body), claim, checked.sk, clock.now())
     except SignatureError as error:
         _log.info("signature_refused", reason=str(error))
-        raise ApiError(UNAUTHENTICATED, f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
+        raise ApiError(UNAUTHENTICATED, sentence(str(error))) from None
     return checked.project_id
 
 

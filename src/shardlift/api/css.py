@@ -135,7 +135,7 @@ async def upgrade_core(
     try:
         image = found.service.image(asked.target_image_id)
     except NotFoundError as error:
-        raise ApiError(BAD_PARAMETER, f"target_image_id: {error.message}.") from None
+        raise ApiError(BAD_PARAMETER, f"target_image_id: {error.message.rstrip('.')}.") from None
     await found.service.upgrade(
         UpgradeRequest(
             cluster_id=found.cluster.id,

@@ -58,8 +58,13 @@ UNAUTHENTICATED = Row(401, "APIGW.0301", "Incorrect IAM authentication informati
 BODY_TOO_LARGE = Row(413, "CSS.0001", "Incorrect parameters.")
 WRONG_METHOD = Row(405, "CSS.0001", "Incorrect parameters.")
 
-# Refusals that CSS has codes of its own for; every other rule answers CHECK_FAILED.
-_RULE_ROWS = {"data_nodes_minimum": TOO_FEW_NODES, "indices_backed_up": NOT_BACKED_UP}
+# Refusals that CSS has codes of its own for; every other rule answers CHECK_FAILED. The first that objects decides:
+# while a node is down its cluster also counts too few, but being too small is not what is wrong with it.
+_RULE_ROWS = {
+    "nodes_present": CHECK_FAILED,
+    "data_nodes_minimum": TOO_FEW_NODES,
+    "indices_backed_up": NOT_BACKED_UP,
+}
 _SHOWN_MAX = 200
 
 
@@ -137,19 +142,28 @@ def _refused(error: RefusedError) -> ApiError:
     if not blocking:
         return ApiError(NOT_UPGRADABLE, _told(error))
     rules = {finding.rule for finding in blocking}
-    row = next((row for rule, row in _RULE_ROWS.items() if rule in rules), CHECK_FAILED)
-    first = sorted(blocking, key=lambda finding: _RULE_ROWS.get(finding.rule) is not row)
-    return ApiError(row, " ".join(_finding_text(finding) for finding in first))
+    deciding = next((rule for rule in _RULE_ROWS if rule in rules), blocking[0].rule)
+    first = sorted(blocking, key=lambda finding: finding.rule != deciding)
+    return ApiError(_RULE_ROWS.get(deciding, CHECK_FAILED), " ".join(_finding_text(finding) for finding in first))
 
 
 def _finding_text(finding: Finding) -> str:
     evidence = f" ({finding.evidence})" if finding.evidence else ""
-    text = f"{finding.rule}: {finding.subject}: {finding.reason}{evidence}"
-    return f"{text.rstrip('.')}. {finding.remedy}".strip()
+    said = f"{finding.rule}: {finding.subject}: {finding.reason}{evidence}".rstrip(".") + "."
+    return f"{said} {_instruction(finding.remedy)}".strip()
 
 
 def _told(error: ShardliftError) -> str:
     """Message and remedy as sentences."""
-    remedy = f" {error.remedy}" if error.remedy else ""
-    message = error.message if not remedy or error.message.endswith((".", "!", "?")) else error.message + "."
-    return message + remedy
+    return f"{sentence(error.message)} {_instruction(error.remedy or '')}".strip()
+
+
+def sentence(text: str) -> str:
+    """With a stop behind. What stands in front may be a field's name, so it is left as it is."""
+    text = text.strip()
+    return text if not text or text.endswith((".", "!", "?")) else text + "."
+
+
+def _instruction(text: str) -> str:
+    """A remedy as a sentence: with a capital letter too, unless it begins with a command or a path."""
+    return sentence(text[:1].upper() + text[1:] if text.split(" ", 1)[0].isalpha() else text)
