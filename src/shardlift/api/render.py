@@ -22,6 +22,7 @@ _STOP_ORDER = 6  # Node shutdown: from here on the node may not answer
 _REJOIN_ORDER = 11  # Cluster rejoin: from its success on it does
 _EVIDENCE_MAX_CHARS = 1500
 _TAIL_LINES = 5
+_TELLING_CHARS = 8
 
 
 def css_time(at: datetime | None) -> str:
@@ -108,9 +109,9 @@ def _step(task: Task, row: StepRow) -> dict[str, object]:
     # A client that only knows the four task words sees why it failed in the step's text.
     failed = row.status is StepStatus.FAILED
     evidence = evidence_text(row.evidence, row.desc) if failed else ""
-    desc = f"{row.desc} {evidence}".strip()
-    if failed and not evidence and task.fail_message and task.fail_message not in desc:
-        desc = f"{desc} {task.fail_message}".strip()
+    if failed and not evidence and task.fail_message and task.fail_message not in row.desc:
+        evidence = task.fail_message
+    desc = f"{row.desc.rstrip('.')}. {evidence}" if evidence else row.desc
     return {
         "order": row.order,
         "name": row.name,
@@ -126,8 +127,10 @@ def evidence_text(evidence: Mapping[str, object], said: str = "") -> str:
     parts = []
     for key, value in evidence.items():
         text = _flat(value)
-        if text and text not in said:
-            parts.append(f"{key}: {text}")
+        told = f"{key}: {text}"
+        # A short value (a pid, a 1) stands in many texts by chance.
+        if text and told not in said and (len(text) < _TELLING_CHARS or text not in said):
+            parts.append(told)
     line = "; ".join(parts)
     return line if len(line) <= _EVIDENCE_MAX_CHARS else line[:_EVIDENCE_MAX_CHARS] + "..."
 
