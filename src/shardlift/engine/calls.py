@@ -65,7 +65,6 @@ SETTINGS = Call("GET", "/_cluster/settings", {"flat_settings": "true"}, master=T
 RUNNING_SNAPSHOTS = Call("GET", "/_snapshot/_status", {"filter_path": "snapshots.snapshot"}, master=True)
 REPOSITORIES = Call("GET", "/_snapshot/_all", master=True)
 CLIENT_REQUESTS = Call("GET", "/_tasks", {"nodes": "_local", "actions": "indices:data/*", "group_by": "none"})
-RECOVERIES = Call("GET", "/_recovery", {"filter_path": _fields(_RECOVERY, _RECOVERY_FIELDS)})
 
 
 def health(*, wait_settled: bool, wait_status: Health | None, timeout_s: float) -> Call:
@@ -111,3 +110,11 @@ def flush(*, synced: bool) -> Call:
 def snapshots(repository: str) -> Call:
     params = {"verbose": "false", "filter_path": "snapshots.state,snapshots.indices"}
     return Call("GET", f"/_snapshot/{quote(repository, safe='')}/_all", params, master=True)
+
+
+def recoveries(*, hidden_and_closed: bool) -> Call:
+    """All that the living copies went through. Without `hidden_and_closed` the engine leaves hidden indices out."""
+    params = {"filter_path": _fields(_RECOVERY, _RECOVERY_FIELDS)}
+    if hidden_and_closed:
+        params["expand_wildcards"] = "all"
+    return Call("GET", "/_recovery", params)

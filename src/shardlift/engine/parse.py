@@ -53,8 +53,8 @@ def voting(state: Json) -> VotingSeen | None:
 
 
 def running_snapshots(body: Json) -> int:
-    """From `_snapshot/_status`, which without a name lists what is under way."""
-    return len(body["snapshots"])
+    """From `_snapshot/_status`, which without a name lists what is under way. A filter drops an empty list."""
+    return len(body.get("snapshots", ()))
 
 
 def snapshotted(listings: Iterable[Json], found: Iterable[IndexSeen]) -> frozenset[str]:
@@ -62,7 +62,7 @@ def snapshotted(listings: Iterable[Json], found: Iterable[IndexSeen]) -> frozens
     safe = {
         index
         for listing in listings
-        for snapshot in listing["snapshots"]
+        for snapshot in listing.get("snapshots", ())
         if snapshot["state"] == "SUCCESS"
         for index in snapshot["indices"]
     }

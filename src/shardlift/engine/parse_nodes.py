@@ -70,7 +70,7 @@ def _member(node_id: str, entry: Json, own: Json) -> NodeSeen:
 
 def with_load(nodes: tuple[NodeSeen, ...], stats: Json) -> tuple[NodeSeen, ...]:
     """The nodes with disk and load figures from `/_nodes/stats`, where that has them."""
-    found = stats["nodes"]
+    found = stats.get("nodes", {})
     return tuple(_loaded(node, found.get(node.id, {})) for node in nodes)
 
 
@@ -90,7 +90,7 @@ def _loaded(node: NodeSeen, stats: Json) -> NodeSeen:
 
 def with_processors(nodes: tuple[NodeSeen, ...], info: Json) -> tuple[NodeSeen, ...]:
     """The nodes with the processors that each engine uses, from `/_nodes/os`."""
-    found = info["nodes"]
+    found = info.get("nodes", {})
     return tuple(replace(node, processors=_processors(_at(found.get(node.id, {}), "os"))) for node in nodes)
 
 

@@ -38,7 +38,8 @@ _STATUS_OK = frozenset({401, 405})  # locked, or Elasticsearch 8 without its roo
 _STATUS_NO_MASTER = 503
 _FIRST_VOTING = Version(7, 0, 0)
 _FIRST_VOTING_BY_NAME = Version(7, 8, 0)
-_LAST_SYNCED_FLUSH = Version(7, 6, 0)  # from here on a plain flush does the same
+_PLAIN_FLUSH = Version(7, 6, 0)  # from here on a plain flush does what a synced one did
+_ALL_RECOVERIES = Version(7, 2, 0)  # before, a closed index has no shards, and asking for it is an error
 
 
 class RestEngine:
@@ -50,6 +51,7 @@ class RestEngine:
 
     def __init__(self, endpoints: Mapping[str, str], *, request_timeout_s: float = 10) -> None:
         self._transport = Transport(endpoints, request_timeout_s=request_timeout_s)
+        self._no_elder = False  # seen once, it stays so: nodes only get younger
 
     async def __aenter__(self) -> Self:
         return self
@@ -128,15 +130,14 @@ class RestEngine:
 
     async def exclude_from_voting(self, node: str) -> bool:
         oldest = await self._oldest_elasticsearch()
-        if oldest is not None and oldest < _FIRST_VOTING:
+        if _before(oldest, _FIRST_VOTING):
             return False
-        by_name = oldest is None or oldest >= _FIRST_VOTING_BY_NAME
+        by_name = not _before(oldest, _FIRST_VOTING_BY_NAME)
         await self._transport.ask(calls.exclude_from_voting(node, by_name=by_name))
         return True
 
     async def clear_voting_exclusions(self) -> None:
-        oldest = await self._oldest_elasticsearch()
-        if oldest is None or oldest >= _FIRST_VOTING:
+        if not _before(await self._oldest_elasticsearch(), _FIRST_VOTING):
             await self._transport.ask(calls.CLEAR_VOTING)
 
     async def explain(self, copy: ShardCopy) -> Explanation:
@@ -144,8 +145,8 @@ class RestEngine:
         return await self._ask(calls.explain(copy, node), lambda body: parse.explanation(copy, body))
 
     async def flush(self) -> None:
-        oldest = await self._oldest_elasticsearch()
-        await self._transport.ask(calls.flush(synced=oldest is not None and oldest < _LAST_SYNCED_FLUSH))
+        synced = _before(await self._oldest_elasticsearch(), _PLAIN_FLUSH)
+        await self._transport.ask(calls.flush(synced=synced))
 
     async def in_flight(self, node: str) -> int | None:
         try:
@@ -155,7 +156,9 @@ class RestEngine:
             return None
 
     async def recoveries(self) -> tuple[Recovery, ...]:
-        return await self._ask(calls.RECOVERIES, parse.recoveries)
+        if not self._no_elder:
+            self._no_elder = not _before(await self._oldest_elasticsearch(), _ALL_RECOVERIES)
+        return await self._ask(calls.recoveries(hidden_and_closed=self._no_elder), parse.recoveries)
 
     async def close(self) -> None:
         await self._transport.close()
@@ -212,6 +215,11 @@ def _read(call: Call, read: Callable[[Any], T], body: Any) -> T:
         raise EngineError(
             f"{call.method} {call.path}: the answer is not what an engine sends ({type(error).__name__}: {error})"
         ) from error
+
+
+def _before(oldest: Version | None, first: Version) -> bool:
+    """Whether some node is too old for what came with `first`. `oldest`: None when there is no Elasticsearch."""
+    return oldest is not None and oldest < first
 
 
 def _snapshotted(listings: list[Any] | None, indices: tuple[IndexSeen, ...]) -> frozenset[str] | None:
