@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import tomllib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from shardlift.settings import Settings
 
 _log = structlog.get_logger(__name__)
 _FIRST_PROJECT = "default"
+_GRACE_S = 2
 
 
 def run(settings: Settings, observer: Callable[[Event], None] = lambda _event: None) -> int:
@@ -45,13 +47,36 @@ def run(settings: Settings, observer: Callable[[Event], None] = lambda _event: N
     return 0
 
 
+class _Server(uvicorn.Server):
+    """uvicorn, but it does not raise the signal again when it has shut down: the runner is still to be stopped then."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+
 async def _serve(settings: Settings, observer: Callable[[Event], None]) -> None:
     listener = _listen(settings)
     url = f"http://{settings.host}:{listener.getsockname()[1]}"
     async with open_service(settings, role="serve") as service:
         await service.leases.reap("serve:")
         await _first_project(service, url)
-        server = uvicorn.Server(uvicorn.Config(create_app(service), log_config=None, access_log=False))
+        server = _Server(
+            uvicorn.Config(
+                create_app(service),
+                log_config=None,
+                access_log=False,
+                # Long polls may be open for a minute; a server that is asked to end does not wait for them.
+                timeout_graceful_shutdown=_GRACE_S,
+            )
+        )
         runner = Runner(
             service.store,
             service.leases,

@@ -20,6 +20,7 @@ from shardlift.cli import clusters, demo, images, projects, serve, tasks, upgrad
 from shardlift.cli.output import print_error, print_unexpected, say
 from shardlift.cli.session import Session
 from shardlift.errors import ShardliftError, UsageError
+from shardlift.logs import configure_logs
 from shardlift.settings import default_home, load_settings
 
 _INTERRUPTED = 130
@@ -80,6 +81,7 @@ def run(arguments: Sequence[str], session: Session | None = None) -> int:
 
 def main() -> None:
     """Entry point of `shardlift`."""
+    configure_logs()
     sys.exit(run(sys.argv[1:]))
 
 
