@@ -56,6 +56,7 @@ def _row(who: str, options: DemoOptions, seen: Probed[str], boots: float, bytes_
         "wall_per_boots": round(seen.wall_s / boots, 2) if boots else None,
         "bytes_moved": bytes_moved,
         "requests": sum(tally.sent for tally in tallies),
+        "met_down": sum(tally.met_down for tally in tallies),
         "failed_first_try": sum(tally.first_try_failed for tally in tallies),
         "failed_after_retry": sum(tally.failed for tally in tallies),
         "longest_gap_ms": round(max(tally.longest_gap_s for tally in tallies) * 1000),

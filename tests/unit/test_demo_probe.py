@@ -108,6 +108,16 @@ async def test_a_node_that_cannot_be_read_is_an_error_and_not_a_loss():
                 await verify_probe(client, cluster.urls, probe)
 
 
+async def test_a_node_that_is_down_is_told_from_one_that_breaks_connections():
+    with FakeCluster() as cluster, FakeCluster(nodes=1) as gone:
+        dead = gone.urls
+        gone.__exit__()
+        async with ClusterClient([*dead, *cluster.urls], deadline_s=1) as client:
+            probe = await run_probe(client, cluster)
+    assert probe.writes.met_down > 0
+    assert probe.writes.first_try_failed == probe.writes.failed == 0
+
+
 async def test_our_own_mistakes_are_not_sent_again():
     with FakeCluster() as cluster:
         async with ClusterClient(cluster.urls) as client:

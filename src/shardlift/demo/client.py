@@ -29,11 +29,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a call came to. `status` 0: no answer. `errors`: one line per try that failed, oldest first."""
+    """What a call came to. `status` 0: no answer. `errors`: one line per try that failed, oldest first.
+
+    `unsent`: the first try met a node that takes no connections, so nothing of the call had reached the cluster.
+    """
 
     status: int
     body: Any
     errors: tuple[str, ...]
+    unsent: bool = False
 
     @property
     def ok(self) -> bool:
@@ -74,18 +78,20 @@ class ClusterClient:
     async def call(self, call: Call, *, good: Callable[[Any], bool] | None = None) -> Outcome:
         """Sends the call, at most until the deadline. Never raises for what the cluster does."""
         errors: list[str] = []
+        unsent = False
         pause_s = _PAUSE_S
         end = time.monotonic() + self._deadline_s
         first = next(self._turn)
         for attempt in itertools.count():
             url = self._urls[(first + attempt) % len(self._urls)]
             seen = await self._try(url, call, again=attempt > 0)
+            unsent = unsent or (attempt == 0 and seen.unsent)
             if seen.ok and good is not None and not good(seen.body):
                 seen = Outcome(0, seen.body, (f"{url}: an answer that is not complete",))
             errors += seen.errors
             tried_enough = time.monotonic() + pause_s > end
             if seen.ok or tried_enough or not _worth_another_try(seen.status):
-                return Outcome(seen.status, seen.body, tuple(errors))
+                return Outcome(seen.status, seen.body, tuple(errors), unsent)
             if (attempt + 1) % len(self._urls) == 0:
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, _PAUSE_MAX_S)
@@ -102,7 +108,8 @@ class ClusterClient:
             answer = await self._http.request(call.method, url + path, content=call.body, headers=headers)
             body = answer.json() if answer.content else None
         except httpx.TransportError as error:
-            return Outcome(0, None, (f"{url}: {type(error).__name__} {error}".rstrip(),))
+            unsent = isinstance(error, httpx.ConnectError)
+            return Outcome(0, None, (f"{url}: {type(error).__name__} {error}".rstrip(),), unsent)
         except ValueError:
             return Outcome(0, None, (f"{url}: an answer that is not JSON",))
         if answer.is_success:

@@ -31,10 +31,15 @@ class Rates:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of one kind of call. Failed first tries are what a client without retries would have seen."""
+    """What became of one kind of call.
+
+    `met_down`: the first try went to a node that takes no connections, as each node does for a while in an upgrade.
+    `first_try_failed`: it failed in any other way, such as a connection that broke under it.
+    """
 
     sent: int = 0
     good: int = 0
+    met_down: int = 0
     first_try_failed: int = 0
     failed: int = 0
     longest_gap_s: float = 0.0
@@ -47,16 +52,22 @@ class Tally:
         self._last_good_at = now
 
     def note(self, outcome: Outcome, due: float, now: float) -> None:
-        if not outcome.at_once:
+        if outcome.unsent:
+            self.met_down += 1
+        elif not outcome.at_once:
             self.first_try_failed += 1
-            if len(self.errors) < _KEPT_ERRORS_MAX:
-                self.errors.append(str(outcome))
+            self._keep(outcome)
         if not outcome.ok:
             self.failed += 1
+            self._keep(outcome)
             return
         self.good += 1
         self.latencies_s.append(now - due)
         self.note_gap(now)
+
+    def _keep(self, outcome: Outcome) -> None:
+        if len(self.errors) < _KEPT_ERRORS_MAX and str(outcome) not in self.errors:
+            self.errors.append(str(outcome))
 
     def note_gap(self, now: float) -> None:
         if self._last_good_at is not None:

@@ -80,7 +80,8 @@ def client_figures(seen: Probed[str]) -> list[tuple[str, str, object]]:
     both: Sequence[Tally] = (writes, searches)
     return [
         ("requests", "client requests", sum(tally.sent for tally in both)),
-        ("failed_first_try", "failed at first try", sum(tally.first_try_failed for tally in both)),
+        ("met_down", "first tries that met the node that was down", sum(tally.met_down for tally in both)),
+        ("failed_first_try", "first tries that failed otherwise", sum(tally.first_try_failed for tally in both)),
         ("failed_after_retry", "failed after retries on other nodes", sum(tally.failed for tally in both)),
         ("write_p50_ms", "write latency p50, ms", _ms(writes.latency_s(0.5))),
         ("write_p99_ms", "write latency p99, ms", _ms(writes.latency_s(0.99))),
