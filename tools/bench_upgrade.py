@@ -23,6 +23,7 @@ from shardlift.demo.report import boots_s, client_problems
 from shardlift.demo.run import upgraded
 from shardlift.demo.stage import DemoOptions, Probed, Say, staged, under_load
 from shardlift.errors import ShardliftError
+from shardlift.logs import configure_logs
 from shardlift.model import Strategy
 
 AIM = 1.15
@@ -108,6 +109,7 @@ def main() -> int:
     given = parser.parse_args()
     options = DemoOptions(source=given.source, target=given.target, nodes=given.nodes, documents=given.docs)
     begin = time.monotonic()
+    configure_logs()
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - begin:6.1f} s] {text}", file=sys.stderr, flush=True)
