@@ -10,7 +10,7 @@ from shardlift.steps.context import Outcome, StepContext, StepFailedError
 from shardlift.steps.ledger import VOTING
 from shardlift.steps.migration import EXCLUDE_ID
 
-_LONG_POLL_S = 5.0
+_LONG_POLL_S = 2.0
 # How long another node may be missing from the member list before that is no passing moment any more: twice the
 # engines' default of three failed 1 s checks, with some air.
 _OTHERS_GONE_S = 10.0
@@ -78,7 +78,9 @@ async def _settled(ctx: StepContext) -> Health:
     why = "the cluster did not answer"
     async for _ in ctx.rounds(ctx.settings.rejoin_timeout_s):
         try:
-            health = await ctx.engine.health(wait_settled=True, timeout_s=_LONG_POLL_S)
+            # Waiting for green itself: right after the join copies are unassigned, so nothing seems to move yet. Short,
+            # because explained yellow never becomes green, and must be looked at.
+            health = await ctx.engine.health(wait_settled=True, wait_status=Health.GREEN, timeout_s=_LONG_POLL_S)
             missing = await _missing_others(ctx)
             if missing:
                 now_s = ctx.clock.elapsed_s()
@@ -87,7 +89,7 @@ async def _settled(ctx: StepContext) -> Health:
                     _others_gone(ctx, missing, health.status)
                 continue
             gone_since_s = None
-            if health.settled and not health.timed_out:
+            if health.settled:
                 if health.status is Health.GREEN:
                     return health.status
                 unexplained = unexplained_unassigned(await ctx.engine.observe())
