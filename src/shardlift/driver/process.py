@@ -69,14 +69,19 @@ def end(paths: NodePaths, timeout_s: float) -> Stopped:
             for pid in asked:
                 processes.signal(pid, signal.SIGTERM)
             paths.log("stop", pid=asked[0], mark=mark)
-        processes.wait(timeout_s)
+        processes.wait(timeout_s, asked)
+        # An engine ends its own children before it ends itself. What outlives it was not told, so it is told here.
+        if not set(asked) & set(processes.left):
+            for pid in processes.left:
+                processes.signal(pid, signal.SIGTERM)
+        processes.wait(max(0.0, timeout_s - (time.monotonic() - begun)), processes.left)
         killed = bool(processes.left)
     # Once more, also when all ended in time: a child may have been started after we looked.
     with _Processes(_members(paths, identity)) as rest:
         for pid in rest.left:
             rest.signal(pid, signal.SIGKILL)
             paths.log("kill", pid=pid)
-        rest.wait(_KILL_TIMEOUT_S)
+        rest.wait(_KILL_TIMEOUT_S, rest.left)
         if rest.left:
             raise DriverError(
                 f"process {rest.left[0]} of {paths.root.name} is still there {_KILL_TIMEOUT_S} s after SIGKILL",
@@ -165,18 +170,18 @@ class _Processes:
                 if process.pid == pid:
                     process.send_signal(number)
 
-    def wait(self, timeout_s: float) -> None:
-        """Until all have ended (a zombie has) or the time is over; `left` then has those that live."""
+    def wait(self, timeout_s: float, pids: tuple[int, ...]) -> None:
+        """Until these have ended (a zombie has) or the time is over; `left` then has all that live."""
         deadline = time.monotonic() + timeout_s
         poll = select.poll()
-        for fd in self._fds.values():
+        waited = {self._fds[pid]: pid for pid in pids if pid in self._fds}
+        for fd in waited:
             poll.register(fd, select.POLLIN)
-        while self._fds and (left_s := deadline - time.monotonic()) > 0:
-            ended = {fd for fd, _ in poll.poll(left_s * 1000)}
-            for pid, fd in list(self._fds.items()):
-                if fd in ended:
-                    poll.unregister(fd)
-                    os.close(fd)
-                    del self._fds[pid]
-        if self._others:
-            _, self._others = psutil.wait_procs(self._others, timeout=timeout_s)
+        while waited and (left_s := deadline - time.monotonic()) > 0:
+            for fd, _ in poll.poll(left_s * 1000):
+                poll.unregister(fd)
+                os.close(self._fds.pop(waited.pop(fd)))
+        chosen = [process for process in self._others if process.pid in pids]
+        if chosen:
+            gone, _ = psutil.wait_procs(chosen, timeout=max(0.0, deadline - time.monotonic()))
+            self._others = [process for process in self._others if process not in gone]
