@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import httpx
 import pytest
 
 from shardlift.engine import RestEngine
 from shardlift.errors import EngineError
-from shardlift.model import CopyState, EngineKind, Health, NodeSeen, Version
+from shardlift.model import CopyState, EngineKind, Health, NodeSeen, ShardCopy, Version
 from tests.engine.cluster import RealCluster, real_cluster
 
 pytestmark = pytest.mark.engine
 
 _DOCS = 200
+
+T = TypeVar("T")
 
 
 async def _load(cluster: RealCluster) -> None:
@@ -62,7 +66,8 @@ async def _observes(cluster: RealCluster) -> None:
     assert indices["books"].created_by is EngineKind.OPENSEARCH
     books = [copy for copy in seen.shards if copy.index == "books"]
     assert len(books) == 4
-    assert all(copy.state is CopyState.STARTED and copy.size_bytes for copy in books)
+    # The engine measures stores every 10 s: a size may be an old one, but it is there.
+    assert [copy for copy in books if copy.state is not CopyState.STARTED or copy.size_bytes is None] == []
     assert {copy.node for copy in seen.shards} <= {node.name for node in cluster.nodes}
     assert [copy.node for copy in seen.shards if copy.index == "pinned"] == ["test-1"]
     assert seen.voting is not None
@@ -98,6 +103,9 @@ async def _settings_go_in_and_out(cluster: RealCluster) -> None:
 
 async def _explains_a_copy_that_cannot_leave(cluster: RealCluster) -> None:
     engine = cluster.engine
+    before = {recovery.key for recovery in await engine.recoveries()}
+    leaving = {copy.group for copy in await engine.shards() if copy.node == "test-1" and copy.index != "pinned"}
+    assert leaving
     await engine.put_setting("transient", "cluster.routing.allocation.exclude._name", "test-1")
     settled = await engine.health(wait_settled=True, timeout_s=60)
     assert not settled.timed_out
@@ -109,9 +117,9 @@ async def _explains_a_copy_that_cannot_leave(cluster: RealCluster) -> None:
         ("filter", "NO", "test-1"),
         ("filter", "NO", "test-2"),
     }
-    moved = [recovery for recovery in await engine.recoveries() if recovery.source == "test-1"]
-    assert all(recovery.done for recovery in moved)
-    assert sum(recovery.bytes for recovery in moved if recovery.index == "books") > 0
+    moved = [recovery for recovery in await engine.recoveries() if recovery.key not in before]
+    assert {(recovery.index, recovery.shard) for recovery in moved} == leaving
+    assert all(recovery.done and recovery.bytes > 0 and recovery.target != "test-1" for recovery in moved)
     await engine.put_setting("transient", "cluster.routing.allocation.exclude._name", None)
     await engine.health(wait_settled=True, timeout_s=60)
 
@@ -124,8 +132,7 @@ async def _hands_mastership_over(cluster: RealCluster) -> None:
     voting = await engine.voting()
     assert voting is not None
     assert voting.excluded_names == {before}
-    after = await engine.elected()
-    assert after not in (None, before)
+    after = await _elected_instead_of(before, engine)
     await engine.clear_voting_exclusions()
     voting = await engine.voting()
     assert voting is not None
@@ -143,8 +150,7 @@ async def _sees_a_restart(cluster: RealCluster) -> None:
     assert not await engine.answers(node.name)
     assert await engine.in_flight(node.name) is None
     assert node.name not in {seen.name for seen in await engine.nodes()}
-    gone = [copy for copy in await engine.shards() if copy.state is CopyState.UNASSIGNED]
-    assert gone
+    gone = await _unassigned(engine)
     assert {copy.unassigned_reason for copy in gone} == {"NODE_LEFT"}
     assert (await engine.explain(next(copy for copy in gone if not copy.primary))).can_move
     late = await engine.health(wait_status=Health.GREEN, timeout_s=0.2)
@@ -154,12 +160,42 @@ async def _sees_a_restart(cluster: RealCluster) -> None:
     assert (new.id, new.ephemeral_id != old.ephemeral_id) == (old.id, True)
 
 
+async def _elected_instead_of(before: str, engine: RestEngine) -> str:
+    """The next master: the exclusion stands as soon as it is answered, and the old one steps down a moment later."""
+
+    async def look() -> str | None:
+        now = await engine.elected()
+        return now if now != before else None
+
+    return await _until(look)
+
+
+async def _unassigned(engine: RestEngine) -> list[ShardCopy]:
+    """The unassigned copies, once the master has noticed that a node left."""
+
+    async def look() -> list[ShardCopy]:
+        return [copy for copy in await engine.shards() if copy.state is CopyState.UNASSIGNED]
+
+    return await _until(look)
+
+
+async def _until(look: Callable[[], Awaitable[T | None]]) -> T:
+    """What `look` finds, asked ever less often until it finds something."""
+    pause_s = 0.05
+    async with asyncio.timeout(60):
+        while True:
+            if found := await look():
+                return found
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, 1)
+
+
 @pytest.mark.parametrize("reference", ["opensearch:3.4.0", "opensearch:1.3.20", "elasticsearch:7.10.2"])
 async def test_a_single_node_of_each_line_can_be_observed(reference: str) -> None:
     async with real_cluster(reference, count=1) as cluster:
         engine = cluster.engine
         seen = await engine.observe()
-        assert str(seen.nodes[0].version) == cluster.image.version.__str__()
+        assert seen.nodes[0].version == cluster.image.version
         assert seen.nodes[0].engine is cluster.image.engine
         assert seen.elected == "test-1"
         assert seen.voting is not None

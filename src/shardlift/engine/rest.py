@@ -129,6 +129,7 @@ class RestEngine:
         return await self._ask(calls.VOTING, parse.voting)
 
     async def exclude_from_voting(self, node: str) -> bool:
+        """Answers when the configuration stands; an elected master steps down up to a second later."""
         oldest = await self._oldest_elasticsearch()
         if _before(oldest, _FIRST_VOTING):
             return False
