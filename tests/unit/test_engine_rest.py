@@ -81,6 +81,24 @@ async def test_an_observation_holds_everything(cluster: str) -> None:
     assert (seen.running_snapshots, seen.snapshotted) == (0, {"books", ".dotted-x"})
 
 
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (Reply(200, {"nodes": {"x": {"version": "1.3.20"}}}), {"n1": "1.3.20", "n2": "7.10.2"}),
+        (REFUSED, {"n2": "7.10.2"}),  # a member, but of unknown version
+    ],
+)
+async def test_an_opensearch_node_among_elasticsearch_nodes_is_asked_itself(
+    own: Reply, expected: dict[str, str]
+) -> None:
+    """Elasticsearch 7.10.2 says 7.10.2 of an OpenSearch 1.3.20 node in its cluster (seen on real nodes)."""
+    true_self = FakeNode(recorded("elasticsearch-7.10.2", {"GET /_nodes/_local": own}))
+    mine = Reply(200, {"nodes": {"y": {"version": "7.10.2"}}})
+    other = FakeNode(recorded("elasticsearch-7.10.2", {"GET /_nodes/_local": mine}))
+    async with listening(true_self, other) as endpoints, RestEngine(endpoints) as engine:
+        assert {node.name: str(node.version) for node in await engine.nodes()} == expected
+
+
 async def test_what_the_rules_can_do_without_stays_unknown() -> None:
     missing = ("GET /_nodes/stats", "GET /_nodes/os", "GET /_cat/shards", "GET /_snapshot")
     async with engine_on(overrides=dict.fromkeys(missing, REFUSED)) as (engine, _node):

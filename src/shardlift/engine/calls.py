@@ -33,6 +33,7 @@ ELECTED = Call("GET", "/_cluster/state/master_node,nodes", {"filter_path": "mast
 MEMBERS = Call("GET", "/_cluster/state/master_node,nodes", master=True)
 NODES = Call("GET", "/_nodes/jvm,plugins", {"timeout": "3s"})
 VERSIONS = Call("GET", "/_nodes/_all/none", {"filter_path": "nodes.*.version", "timeout": "3s"})
+OWN_VERSION = Call("GET", "/_nodes/_local/none", {"filter_path": "nodes.*.version"})
 PROCESSORS = Call(
     "GET",
     "/_nodes/os",

@@ -68,6 +68,25 @@ def _member(node_id: str, entry: Json, own: Json) -> NodeSeen:
     )
 
 
+# What Elasticsearch 7.10 says of an OpenSearch 1.x node in its cluster, because that one presents itself so to it.
+_DISGUISE = Version(7, 10, 2)
+
+
+def disguised(nodes: tuple[NodeSeen, ...]) -> tuple[str, ...]:
+    """Names of the nodes whose version only they themselves can tell."""
+    return tuple(node.name for node in nodes if node.version == _DISGUISE)
+
+
+def with_own_versions(nodes: tuple[NodeSeen, ...], told: Mapping[str, Version | None]) -> tuple[NodeSeen, ...]:
+    """The nodes with the versions that they told of themselves; without those that could not say (None)."""
+    seen = []
+    for node in nodes:
+        version = told.get(node.name, node.version)
+        if version is not None:
+            seen.append(replace(node, version=version, engine=engine_of(version)))
+    return tuple(seen)
+
+
 def with_load(nodes: tuple[NodeSeen, ...], stats: Json) -> tuple[NodeSeen, ...]:
     """The nodes with disk and load figures from `/_nodes/stats`, where that has them."""
     found = stats.get("nodes", {})

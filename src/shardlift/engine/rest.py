@@ -167,6 +167,9 @@ class RestEngine:
     async def _members(self) -> tuple[tuple[NodeSeen, ...], str | None]:
         state, info = await asyncio.gather(self._transport.ask(calls.MEMBERS), self._transport.ask(calls.NODES))
         nodes = _read(calls.NODES, lambda body: parse_nodes.members(state, body), info)
+        doubtful = [name for name in parse_nodes.disguised(nodes) if self._transport.knows(name)]
+        told = await asyncio.gather(*(self._or_none(self._own_version(name)) for name in doubtful))
+        nodes = parse_nodes.with_own_versions(nodes, dict(zip(doubtful, told, strict=True)))
         return nodes, _read(calls.MEMBERS, parse_nodes.elected, state)
 
     async def _members_with_load(self) -> tuple[tuple[NodeSeen, ...], str | None]:
@@ -180,6 +183,10 @@ class RestEngine:
         if processors is not None:
             nodes = _read(calls.PROCESSORS, lambda body: parse_nodes.with_processors(nodes, body), processors)
         return nodes, elected
+
+    async def _own_version(self, node: str) -> Version:
+        body = await self._transport.ask_node(node, calls.OWN_VERSION, timeout_s=_ANSWERS_WITHIN_S)
+        return _read(calls.OWN_VERSION, lambda found: min(parse_nodes.versions(found)), body)
 
     async def _snapshot_listings(self) -> list[Any]:
         repositories = await self._ask(calls.REPOSITORIES, list)

@@ -120,6 +120,10 @@ class Transport:
         at = names.index(self._last_good)
         return names[at:] + names[:at]
 
+    def knows(self, name: str) -> bool:
+        """Whether that node has an address here."""
+        return name in self._clients
+
     def answered(self, name: str) -> None:
         self._last_good = name
 
