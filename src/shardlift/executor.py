@@ -112,7 +112,7 @@ class Executor:
         if row is None:
             return
         try:
-            await self._patiently(lambda: hold_cluster(self._ledger))
+            await self._patiently(lambda: hold_cluster(self._ledger, self._task.strategy))
             await self._bench.driver.prepare(self._bench.image)
         except (EngineError, DriverError) as error:
             await self._journal_failure(row.node, row.order, error, {})

@@ -332,3 +332,16 @@ async def test_locked_and_full_database_tell_it_and_lose_nothing(fast_home: Path
         await lab.drive()
         await assert_whole(lab, task.id)
         assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.parametrize("chosen", [None, "4"])
+async def test_recoveries_in_place_are_raised_unless_somebody_chose(fast_home: Path, chosen: str | None) -> None:
+    async with open_lab(fast_home) as lab:
+        key = "cluster.routing.allocation.node_concurrent_recoveries"
+        before = {} if chosen is None else {key: chosen}
+        lab.world.persistent.update(before)
+        await lab.submit(Strategy.IN_PLACE)
+        seen: set[str | None] = set()
+        await lab.drive(lambda _event: seen.add(lab.world.persistent.get(key)))
+        assert seen == {chosen or "8"}
+        assert lab.world.persistent == before

@@ -38,9 +38,7 @@ _OLDEST_INDEX: dict[tuple[EngineKind, int], tuple[Version | None, Version | None
 def hop_allowed(engine: EngineKind, version: Version, to_engine: EngineKind, to_version: Version) -> str | None:
     """None when nodes of the first may be replaced one by one by the second; else the reason why not."""
     if engine is to_engine and to_version < version:
-        return (
-            f"{to_version} is older than {version}, and an older engine cannot read what a newer one wrote"
-        )
+        return f"{to_version} is older than {version}, and an older engine cannot read what a newer one wrote"
     sources = _SOURCES.get((to_engine, to_version.major))
     if sources is None:
         return f"no rule tells what may be upgraded to {to_engine} {to_version.major}"

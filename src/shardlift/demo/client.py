@@ -90,7 +90,7 @@ class ClusterClient:
                 seen = Outcome(0, seen.body, (f"{url}: an answer that is not complete",))
             errors += seen.errors
             tried_enough = time.monotonic() + pause_s > end
-            if seen.ok or tried_enough or not _worth_another_try(seen.status):
+            if seen.ok or tried_enough or not _worth_another_try(seen.status, call):
                 return Outcome(seen.status, seen.body, tuple(errors), unsent)
             if (attempt + 1) % len(self._urls) == 0:
                 await asyncio.sleep(pause_s)
@@ -117,6 +117,10 @@ class ClusterClient:
         return Outcome(answer.status_code, body, (f"{url}: {answer.status_code} {str(body)[:200]}",))
 
 
-def _worth_another_try(status: int) -> bool:
-    """Silence, overload and server errors may pass; other statuses are the caller's own fault and stay."""
-    return status == 0 or status in _RETRIED_STATUS
+def _worth_another_try(status: int, call: Call) -> bool:
+    """Silence, overload and server errors may pass; other statuses are the caller's own fault and stay.
+
+    But for a conflict over an id that only this call uses. When a primary stops under a create, the engine itself sends
+    it to the next primary, and finds there what the first one had replicated already. `again_path` then settles it.
+    """
+    return status == 0 or status in _RETRIED_STATUS or (status == httpx.codes.CONFLICT and call.again_path is not None)

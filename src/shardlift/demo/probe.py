@@ -45,6 +45,7 @@ class Tally:
     longest_gap_s: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     _last_good_at: float | None = None
 
     def begin(self, now: float) -> None:
@@ -56,18 +57,16 @@ class Tally:
             self.met_down += 1
         elif not outcome.at_once:
             self.first_try_failed += 1
-            self._keep(outcome)
+            if len(self.errors) < _KEPT_ERRORS_MAX and str(outcome) not in self.errors:
+                self.errors.append(str(outcome))
         if not outcome.ok:
             self.failed += 1
-            self._keep(outcome)
+            if len(self.failures) < _KEPT_ERRORS_MAX:
+                self.failures.append(str(outcome))
             return
         self.good += 1
         self.latencies_s.append(now - due)
         self.note_gap(now)
-
-    def _keep(self, outcome: Outcome) -> None:
-        if len(self.errors) < _KEPT_ERRORS_MAX and str(outcome) not in self.errors:
-            self.errors.append(str(outcome))
 
     def note_gap(self, now: float) -> None:
         if self._last_good_at is not None:

@@ -71,7 +71,7 @@ def client_problems(seen: Probed[str]) -> list[str]:
         found.append(f"of {seen.loaded} loaded documents {seen.loaded_found} are there")
     for kind, tally in (("writes", seen.probe.writes), ("searches", seen.probe.searches)):
         if tally.failed:
-            found.append(f"{kind} that failed on every node: {tally.failed}, e.g. {tally.errors[:2]}")
+            found.append(f"{kind} that failed on every node: {tally.failed}, e.g. {tally.failures[:2]}")
     return found
 
 

@@ -64,7 +64,7 @@ class Watcher:
 
     def _tell(self, node: str, step: Mapping[str, Any]) -> None:
         line = (node, int(step["order"]), str(step["status"]))
-        if step["status"] != "WAITING" and line not in self._told:
+        if node and step["status"] != "WAITING" and line not in self._told:
             self._told.add(line)
             self.say(f"{node}: {step['order']:>2} {step['name']}: {step['status']}")
 

@@ -39,6 +39,11 @@ class Ledger:
             self._journal.lease.check()
             await self._engine.put_setting(layer, key, value)
 
+    async def set_if_unset(self, key: str, value: str) -> None:
+        """Sets a key that nobody has set; does nothing when it has a value that is not ours."""
+        if await self._held(VALUE, key) is not None or (await self._engine.settings()).effective(key) is None:
+            await self.set_value(key, value)
+
     async def add_token(self, key: str, token: str) -> None:
         """Adds one item to a comma-joined list; what others have in it stays."""
         settings = await self._engine.settings()

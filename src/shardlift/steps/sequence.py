@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from shardlift.clock import Clock
 from shardlift.engine.protocol import Engine
+from shardlift.model import Strategy
 from shardlift.steps.before import allocation_hold, master_handover, safety_check, traffic_removal
 from shardlift.steps.context import Outcome, StepContext
 from shardlift.steps.host import (
@@ -39,16 +40,22 @@ STEPS: tuple[Step, ...] = (
 )
 
 _REBALANCE = "cluster.routing.rebalance.enable"
+_RECOVERIES = "cluster.routing.allocation.node_concurrent_recoveries"
+_RECOVERIES_IN_PLACE = 8
 _LONG_POLL_S = 10.0
 
 
-async def hold_cluster(ledger: Ledger) -> None:
+async def hold_cluster(ledger: Ledger, strategy: Strategy) -> None:
     """For the length of a task: shards move only because a node needs it.
 
     Rebalancing in between would fill the first upgraded node with primaries, whose replicas then can go nowhere, and
     would move bytes that the next drain moves again. Draining itself does not heed this setting (LocalShardsBalancer).
     """
     await ledger.set_value(_REBALANCE, "none")
+    if strategy is Strategy.IN_PLACE:
+        # A copy that comes back with its node replays a few operations and copies next to nothing, so the engines'
+        # default of two at a time only makes the next node wait. Whoever has chosen a number keeps it.
+        await ledger.set_if_unset(_RECOVERIES, str(_RECOVERIES_IN_PLACE))
 
 
 async def settle_cluster(ledger: Ledger, engine: Engine, clock: Clock, *, timeout_s: float) -> tuple[str, ...]:
