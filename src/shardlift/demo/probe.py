@@ -23,10 +23,10 @@ _WARM = 40
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Calls per second."""
+    """Calls per second; the defaults leave two cores room for the engines, of which each write costs two an fsync."""
 
-    writes: float = 40.0
-    searches: float = 10.0
+    writes: float = 20.0
+    searches: float = 5.0
 
 
 @dataclass(slots=True)
