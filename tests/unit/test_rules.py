@@ -28,7 +28,7 @@ from shardlift.model import (
     Version,
     VotingSeen,
 )
-from tests.observations import CLUSTER, NAMES, NEW, OLD, copy, index, member, seen, subject
+from tests.observations import CLUSTER, NAMES, NEW, OLD, copy, index, member, subject
 
 ES, OS = EngineKind.ELASTICSEARCH, EngineKind.OPENSEARCH
 RED = HealthSeen(Health.RED, 3, 3, 0, 0, 0, 1, 0, timed_out=False)
@@ -138,16 +138,16 @@ def test_yellow_is_explained_by_versions_only() -> None:
     """A replica with its primary on the only upgraded node waits rightly; any other unassigned copy does not."""
     mixed = (member(NAMES[0], "3.4.0"), member(NAMES[1]), member(NAMES[2]))
     waiting = (copy(NAMES[0], primary=True), copy(None, primary=False))
-    assert unexplained_unassigned(seen(nodes=mixed, shards=waiting)) == ()
+    assert unexplained_unassigned(mixed, waiting) == ()
     assert check_plan(subject(nodes=mixed, shards=waiting, health=YELLOW)) == ()
     two_new = (member(NAMES[0], "3.4.0"), member(NAMES[1], "3.4.0"), member(NAMES[2]))
-    assert unexplained_unassigned(seen(nodes=two_new, shards=waiting)) == (waiting[1],)
+    assert unexplained_unassigned(two_new, waiting) == (waiting[1],)
     on_old = (copy(NAMES[1], primary=True), copy(None, primary=False))
-    assert unexplained_unassigned(seen(nodes=mixed, shards=on_old)) == (on_old[1],)
+    assert unexplained_unassigned(mixed, on_old) == (on_old[1],)
     lost = (copy(None, primary=True),)
-    assert unexplained_unassigned(seen(nodes=mixed, shards=lost)) == lost
+    assert unexplained_unassigned(mixed, lost) == lost
     crossing = (member(NAMES[0], "1.3.20"), *(member(n, "7.10.2", engine=ES) for n in NAMES[1:]))
-    assert unexplained_unassigned(seen(nodes=crossing, shards=waiting)) == ()
+    assert unexplained_unassigned(crossing, waiting) == ()
 
 
 @pytest.mark.parametrize(

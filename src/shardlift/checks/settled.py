@@ -43,7 +43,7 @@ def cluster_healthy(subject: Subject) -> Iterator[Finding]:
             evidence=f"{health.initializing} initializing, {health.relocating} relocating",
             remedy="wait until they have settled, then try again",
         )
-    unexplained = unexplained_unassigned(subject.seen)
+    unexplained = unexplained_unassigned(subject.seen.nodes, subject.seen.shards)
     if unexplained:
         shown = ", ".join(f"{c.index}[{c.shard}] {c.unassigned_reason or ''}".strip() for c in unexplained[:_NAMED_MAX])
         yield blocks(

@@ -77,6 +77,8 @@ def pull_with_bar(settings: Settings, image: Image, store: ImageStore | None = N
     with Progress(*columns, TimeRemainingColumn(), console=stderr(), transient=False) as bar:
         line = bar.add_task(f"pulling {image.reference}", total=image.size_bytes)
         store.pull(image, lambda done, total: bar.update(line, completed=done, total=total or image.size_bytes))
+        bar.update(line, description=f"unpacking {image.reference}")
+        store.unpack(image)  # now, so that no upgrade has to wait for it
 
 
 def _document(image: Image, store: ImageStore) -> dict[str, object]:

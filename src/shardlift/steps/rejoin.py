@@ -81,7 +81,8 @@ async def _settled(ctx: StepContext) -> Health:
             # Waiting for green itself: right after the join copies are unassigned, so nothing seems to move yet. Short,
             # because explained yellow never becomes green, and must be looked at.
             health = await ctx.engine.health(wait_settled=True, wait_status=Health.GREEN, timeout_s=_LONG_POLL_S)
-            missing = await _missing_others(ctx)
+            members = await ctx.engine.nodes()
+            missing = _missing(ctx, members)
             if missing:
                 now_s = ctx.clock.elapsed_s()
                 gone_since_s = now_s if gone_since_s is None else gone_since_s
@@ -92,7 +93,7 @@ async def _settled(ctx: StepContext) -> Health:
             if health.settled:
                 if health.status is Health.GREEN:
                     return health.status
-                unexplained = unexplained_unassigned(await ctx.engine.observe())
+                unexplained = unexplained_unassigned(members, await ctx.engine.shards())
                 if health.status is Health.YELLOW and not unexplained:
                     return health.status
                 why = f"unassigned and not explained: {', '.join(f'{c.index}[{c.shard}]' for c in unexplained[:5])}"
@@ -108,9 +109,9 @@ async def _settled(ctx: StepContext) -> Health:
     )
 
 
-async def _missing_others(ctx: StepContext) -> tuple[str, ...]:
-    members = {member.name for member in await ctx.engine.nodes()}
-    return tuple(node.name for node in ctx.cluster.nodes if node.name not in members)
+def _missing(ctx: StepContext, members: tuple[NodeSeen, ...]) -> tuple[str, ...]:
+    seen = {member.name for member in members}
+    return tuple(node.name for node in ctx.cluster.nodes if node.name not in seen)
 
 
 def _others_gone(ctx: StepContext, missing: tuple[str, ...], status: Health) -> None:
