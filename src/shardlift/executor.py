@@ -98,8 +98,8 @@ class Executor:
                 # A crash came between the failure of a sub-step and the end of its task.
                 return await self._failed(_Stop(failed.node, failed.order, failed.desc))
             await self._prepare()
-            for at, node in enumerate(self._task.plan.nodes):
-                await self._node(node, last=at == len(self._task.plan.nodes) - 1)
+            for node in self._task.plan.nodes:
+                await self._node(node)
             return await self._succeeded()
         except _Stop as stop:
             return await self._failed(stop)
@@ -118,21 +118,21 @@ class Executor:
             await self._journal_failure(row.node, row.order, error, {})
             raise _Stop(row.node, row.order, error.message) from None
 
-    async def _node(self, plan: NodePlan, *, last: bool) -> None:
+    async def _node(self, plan: NodePlan) -> None:
         for sub in SUB_STEPS:
             if self._rows[plan.name, sub.order].status is StepStatus.SUCCESS:
                 continue
             # Up to the shutdown nothing is down and a stop leaves the node as it was; later it is finished first.
             if sub.order <= _SHUTDOWN and await self._bench.journal.abort_requested(self._task.id):
                 raise AbortedError("the task was asked to end")
-            await self._step(plan, sub.order, last=last)
+            await self._step(plan, sub.order)
         await self._bench.journal.node_switched(plan.node_id, self._bench.image.id)
 
-    async def _step(self, plan: NodePlan, order: int, *, last: bool) -> None:
+    async def _step(self, plan: NodePlan, order: int) -> None:
         bench, task_id = self._bench, self._task.id
         await bench.journal.begin_step(task_id, plan.name, order, bench.clock.now())
         self._observer(Event("begun", plan.name, order))
-        context = self._context(plan, order, last=last)
+        context = self._context(plan, order)
         first, self._resuming = self._resuming, False
         try:
             if first and _SAFETY_CHECK < order <= _SHUTDOWN and await bench.driver.process(context.node) is not None:
@@ -261,7 +261,7 @@ class Executor:
         if mine:
             await self._bench.journal.add_recoveries(self._task.id, mine)
 
-    def _context(self, plan: NodePlan, order: int, *, last: bool) -> StepContext:
+    def _context(self, plan: NodePlan, order: int) -> StepContext:
         bench, task_id = self._bench, self._task.id
 
         async def report(progress: Mapping[str, object]) -> None:
@@ -287,5 +287,4 @@ class Executor:
             count_recoveries=self._count_recoveries,
             abort_requested=abort_requested,
             check_lease=bench.journal.lease.check,
-            last_node=last,
         )

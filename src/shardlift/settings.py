@@ -35,7 +35,6 @@ class Settings(BaseSettings):
         default=31, ge=0, description="a drain without movement for so long, with a permanent no, fails"
     )
     handover_timeout_s: float = Field(default=30, gt=0, description="bound of sub-step 2")
-    traffic_timeout_s: float = Field(default=10, ge=0, description="bound of sub-step 3")
     stop_timeout_s: float = Field(default=60, gt=0, description="SIGTERM to SIGKILL, sub-step 6")
     boot_timeout_s: float = Field(default=300, gt=0, description="process start to HTTP answer, sub-step 10")
     rejoin_timeout_s: float = Field(default=600, gt=0, description="bound of joining and settling, sub-step 11")

@@ -73,7 +73,6 @@ class StepContext:
     count_recoveries: Callable[[], Awaitable[None]]
     abort_requested: Callable[[], Awaitable[bool]]
     check_lease: Callable[[], None]
-    last_node: bool
 
     async def rounds(self, timeout_s: float) -> AsyncIterator[float]:
         """Yields the seconds left, again and again with a growing pause in between, until `timeout_s` have passed.
