@@ -116,8 +116,11 @@ async def _create(
 ) -> tuple[Cluster, dict[str, NodeState]]:
     from dataclasses import replace  # noqa: PLC0415
 
+    from shardlift.service.clusters import validate  # noqa: PLC0415 - slow to import
+
     image = service.image(request.image)
     complete = replace(request, project_id=await project_of(service, project))
+    validate(complete)  # before a long download is begun in vain
     if request.driver == "local":
         pull_with_bar(service.settings, image)
     say(f"booting {sum(group.count for group in request.groups)} nodes of {image.reference} ...")
