@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ async def shardlift_run(options: DemoOptions, say: Say) -> Row:
     async with staged(options, pull_with_bar, say) as stage:
         report = await upgraded(stage, options, say)
     row = _row("shardlift", options, report.seen, boots_s(report.task), report.task.bytes_moved)
-    return {**row, "problems": list(report.problems)}
+    return {**row, "problems": list(report.problems), "notes": []}
 
 
 async def plain_run(options: DemoOptions, say: Say) -> Row:
@@ -44,7 +45,8 @@ async def plain_run(options: DemoOptions, say: Say) -> Row:
         script = PlainUpgrade(stage.cluster, stage.target, driver, say)
         seen = await under_load(stage, lambda: script.run(options.strategy), say)
     row = _row("plain script", options, seen, script.boots_s, script.bytes_moved)
-    return {**row, "problems": client_problems(seen)}
+    stuck = [] if seen.result == "SUCCESS" else [f"plain script, {options.strategy}: {seen.result}"]
+    return {**row, "problems": client_problems(seen), "notes": stuck}
 
 
 def _row(who: str, options: DemoOptions, seen: Probed[str], boots: float, bytes_moved: int) -> Row:
@@ -52,6 +54,7 @@ def _row(who: str, options: DemoOptions, seen: Probed[str], boots: float, bytes_
     return {
         "who": who,
         "strategy": str(options.strategy),
+        "ended": seen.result.split(":")[0],
         "wall_s": round(seen.wall_s, 1),
         "boots_s": round(boots, 1),
         "wall_per_boots": round(seen.wall_s / boots, 2) if boots else None,
@@ -66,6 +69,10 @@ def _row(who: str, options: DemoOptions, seen: Probed[str], boots: float, bytes_
 
 
 async def bench(options: DemoOptions, say: Say) -> list[Row]:
+    task = asyncio.current_task()
+    assert task is not None
+    # A signal must unwind what is under way: nodes outlive whoever started them.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     rows = []
     for strategy in (Strategy.IN_PLACE, Strategy.DRAIN):
         chosen = replace(options, strategy=strategy)
@@ -83,19 +90,23 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
     lines = [f"in place, wall time / boots: {ratio} ({met} the aim of {AIM})"]
     for strategy in (Strategy.IN_PLACE, Strategy.DRAIN):
         ours, script = by[strategy, "shardlift"]["wall_s"], by[strategy, "plain script"]["wall_s"]
+        if by[strategy, "plain script"]["ended"] != "SUCCESS":
+            lines.append(f"{strategy}: {ours} s, the plain script got stuck and never ended")
+            continue
         lines.append(f"{strategy}: {ours} s, plain script {script} s ({'not slower' if ours <= script else 'SLOWER'})")
     return lines
 
 
 def show(rows: Sequence[Row]) -> None:
     table = Table(title=f"rolling upgrade; the plain script polls every {POLL_S:.0f} s", title_justify="left")
-    columns = [name for name in rows[0] if name != "problems"]
+    columns = [name for name in rows[0] if name not in ("problems", "notes")]
     for name in columns:
-        table.add_column(name.replace("_", " "), justify="left" if name in ("who", "strategy") else "right")
+        table.add_column(name.replace("_", " "), justify="left" if name in ("who", "strategy", "ended") else "right")
     for row in rows:
         table.add_row(*(f"{row[name]:,}" if isinstance(row[name], int) else str(row[name]) for name in columns))
     Console(highlight=False).print(table)
-    for line in [*verdicts(rows), *(f"problem: {problem}" for row in rows for problem in row["problems"])]:
+    notes = [note for row in rows for note in row["notes"]]
+    for line in [*verdicts(rows), *notes, *(f"problem: {problem}" for row in rows for problem in row["problems"])]:
         print(line)
 
 
@@ -119,6 +130,9 @@ def main() -> int:
     except ShardliftError as error:
         print(f"error: {error.message}", file=sys.stderr)
         return error.exit_code
+    except asyncio.CancelledError:
+        print("ended by a signal; everything was cleaned up", file=sys.stderr)
+        return 143
     if given.json:
         print(json.dumps({"runs": rows, "verdicts": verdicts(rows)}, indent=2))
     else:

@@ -23,7 +23,12 @@ from shardlift.model import Cluster, Image, Node, Strategy
 
 POLL_S = 1.0
 _WAIT_S = 900.0
+_STUCK_S = 60.0
 _KEY = "plain-script"
+
+
+class StuckError(Exception):
+    """The procedure waits for something that does not come about by itself."""
 
 
 @dataclass
@@ -42,14 +47,17 @@ class PlainUpgrade:
         return sum(self._recovered.values())
 
     async def run(self, strategy: Strategy) -> str:
-        """Upgrades all nodes; returns SUCCESS. Raises EngineError when a wait takes more than 15 minutes."""
+        """Upgrades all nodes; returns SUCCESS, or how it got stuck. Raises EngineError when a wait takes 15 minutes."""
         await self.driver.prepare(self.image)
         async with ClusterClient([node.url for node in self.cluster.nodes], deadline_s=120) as client:
             await self._green(client)
             await self._note_recoveries(client)
             for node in await self._elected_last(client):
                 self.say(f"plain script: {node.name}")
-                await (self._in_place(client, node) if strategy is Strategy.IN_PLACE else self._drain(client, node))
+                try:
+                    await (self._in_place(client, node) if strategy is Strategy.IN_PLACE else self._drain(client, node))
+                except StuckError as error:
+                    return f"STUCK: {error}"
                 await self._note_recoveries(client)
         return "SUCCESS"
 
@@ -63,9 +71,21 @@ class PlainUpgrade:
     async def _drain(self, client: ClusterClient, node: Node) -> None:
         await self._put_setting(client, "cluster.routing.allocation.exclude._name", node.name)
 
+        still_since = time.monotonic()
+
         async def empty() -> bool:
-            rows = await self._must(client, Call("GET", "/_cat/shards?format=json&h=node"))
-            return not any(node.name in (row["node"] or "").split() for row in rows)
+            nonlocal still_since
+            rows = await self._must(client, Call("GET", "/_cat/shards?format=json&h=node,state"))
+            left = [row for row in rows if node.name in (row["node"] or "").split()]
+            if any(row["state"] == "RELOCATING" for row in rows):
+                still_since = time.monotonic()
+            if left and time.monotonic() - still_since > _STUCK_S:
+                # A replica cannot go to a node older than its primary's: without rebalancing held off, primaries
+                # gather on the first upgraded node, and the replicas of the next one to be drained have nowhere to go.
+                raise StuckError(
+                    f"{len(left)} shard copies stay on {node.name}, and none has moved for {_STUCK_S:.0f} s"
+                )
+            return not left
 
         await self._until(f"{node.name} holds no shard", empty)
         await self._note_recoveries(client)

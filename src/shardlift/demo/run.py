@@ -7,7 +7,9 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Awaitable
 from contextlib import suppress
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -20,10 +22,12 @@ from shardlift.demo.stage import DemoOptions, Pull, Say, Stage, staged, under_lo
 from shardlift.demo.watch import Watcher, watch
 from shardlift.model import Task
 
-__all__ = ["DemoOptions", "run_demo", "upgraded"]
+__all__ = ["DemoOptions", "ended_in_order", "run_demo", "upgraded"]
+
+T = TypeVar("T")
 
 _UPGRADE_TIMEOUT_S = 3600.0
-_TERMINATED = 143
+TERMINATED = 143
 
 
 def run_demo(options: DemoOptions, pull: Pull, *, as_json: bool) -> int:
@@ -35,10 +39,10 @@ def run_demo(options: DemoOptions, pull: Pull, *, as_json: bool) -> int:
         console.print(Text(f"[{time.monotonic() - begin:6.1f} s] {text}"))
 
     try:
-        report = asyncio.run(_demo(options, pull, say))
+        report = asyncio.run(ended_in_order(_demo(options, pull, say)))
     except asyncio.CancelledError:
         say("ended by a signal; everything was cleaned up")
-        return _TERMINATED
+        return TERMINATED
     except KeyboardInterrupt:
         say("interrupted; everything was cleaned up")
         raise
@@ -47,11 +51,16 @@ def run_demo(options: DemoOptions, pull: Pull, *, as_json: bool) -> int:
 
 
 async def _demo(options: DemoOptions, pull: Pull, say: Say) -> Report:
+    async with staged(options, pull, say) as stage:
+        return await upgraded(stage, options, say)
+
+
+async def ended_in_order(work: Awaitable[T]) -> T:
+    """Lets SIGTERM cancel the work, as asyncio lets Ctrl-C: engines are no children of ours, so ours to remove."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    async with staged(options, pull, say) as stage:
-        return await upgraded(stage, options, say)
+    return await work
 
 
 async def upgraded(stage: Stage, options: DemoOptions, say: Say) -> Report:
