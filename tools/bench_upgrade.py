@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from rich.table import Table
 
 from shardlift.cli.images import pull_with_bar
 from shardlift.demo.report import boots_s, client_problems
-from shardlift.demo.run import upgraded
+from shardlift.demo.run import TERMINATED, ended_in_order, upgraded
 from shardlift.demo.stage import DemoOptions, Probed, Say, staged, under_load
 from shardlift.errors import ShardliftError
 from shardlift.logs import configure_logs
@@ -69,10 +68,6 @@ def _row(who: str, options: DemoOptions, seen: Probed[str], boots: float, bytes_
 
 
 async def bench(options: DemoOptions, say: Say) -> list[Row]:
-    task = asyncio.current_task()
-    assert task is not None
-    # A signal must unwind what is under way: nodes outlive whoever started them.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     rows = []
     for strategy in (Strategy.IN_PLACE, Strategy.DRAIN):
         chosen = replace(options, strategy=strategy)
@@ -126,13 +121,13 @@ def main() -> int:
         print(f"[{time.monotonic() - begin:6.1f} s] {text}", file=sys.stderr, flush=True)
 
     try:
-        rows = asyncio.run(bench(options, say))
+        rows = asyncio.run(ended_in_order(bench(options, say)))
     except ShardliftError as error:
         print(f"error: {error.message}", file=sys.stderr)
         return error.exit_code
     except asyncio.CancelledError:
         print("ended by a signal; everything was cleaned up", file=sys.stderr)
-        return 143
+        return TERMINATED
     if given.json:
         print(json.dumps({"runs": rows, "verdicts": verdicts(rows)}, indent=2))
     else:
