@@ -94,11 +94,13 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
 
 def show(rows: Sequence[Row]) -> None:
     table = Table(title=f"rolling upgrade; the plain script polls every {POLL_S:.0f} s", title_justify="left")
-    columns = [name for name in rows[0] if name not in ("problems", "notes")]
-    for name in columns:
-        table.add_column(name.replace("_", " "), justify="left" if name in ("who", "strategy", "ended") else "right")
-    for row in rows:
-        table.add_row(*(f"{row[name]:,}" if isinstance(row[name], int) else str(row[name]) for name in columns))
+    table.add_column("")
+    for row in rows:  # a run is a column: so it fits a terminal of 80
+        table.add_column(f"{row['who']}\n{row['strategy']}", justify="right")
+    for name in rows[0]:
+        if name not in ("who", "strategy", "problems", "notes"):
+            cells = (f"{row[name]:,}" if isinstance(row[name], int) else str(row[name]) for row in rows)
+            table.add_row(name.replace("_", " "), *cells)
     Console(highlight=False).print(table)
     notes = [note for row in rows for note in row["notes"]]
     for line in [*verdicts(rows), *notes, *(f"problem: {problem}" for row in rows for problem in row["problems"])]:
