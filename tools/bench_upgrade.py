@@ -27,6 +27,7 @@ from shardlift.logs import configure_logs
 from shardlift.model import Strategy
 
 AIM = 1.15
+_WIDTH = 180
 
 Row = dict[str, Any]
 
@@ -101,7 +102,8 @@ def show(rows: Sequence[Row]) -> None:
         if name not in ("who", "strategy", "problems", "notes"):
             cells = (f"{row[name]:,}" if isinstance(row[name], int) else str(row[name]) for row in rows)
             table.add_row(name.replace("_", " "), *cells)
-    Console(highlight=False).print(table)
+    # A pipe has no width of its own, and 80 columns would cut every figure.
+    Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH).print(table)
     notes = [note for row in rows for note in row["notes"]]
     for line in [*verdicts(rows), *notes, *(f"problem: {problem}" for row in rows for problem in row["problems"])]:
         print(line)
