@@ -27,7 +27,7 @@ test: $(STAMP) ## all tests, those with real engine nodes too
 
 test-unit: $(STAMP) ## the tests that need no engine
 	@echo "== test-unit: everything but the tests marked 'engine'"
-	@$(BIN)/python -m pytest -m "not engine" $(ARGS)
+	@$(BIN)/python -m pytest -m "not engine" -n auto $(ARGS)
 
 check: $(STAMP) ## format, lint, types, layers, what may be committed
 	@echo "== check: format"
