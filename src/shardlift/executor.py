@@ -122,11 +122,19 @@ class Executor:
         for sub in SUB_STEPS:
             if self._rows[plan.name, sub.order].status is StepStatus.SUCCESS:
                 continue
-            # Up to the shutdown nothing is down and a stop leaves the node as it was; later it is finished first.
-            if sub.order <= _SHUTDOWN and await self._bench.journal.abort_requested(self._task.id):
+            if await self._may_end_before(plan, sub.order) and await self._bench.journal.abort_requested(self._task.id):
                 raise AbortedError("the task was asked to end")
             await self._step(plan, sub.order)
         await self._bench.journal.node_switched(plan.node_id, self._bench.image.id)
+
+    async def _may_end_before(self, plan: NodePlan, order: int) -> bool:
+        """Up to the shutdown an end leaves the node as it was; once its process is gone it is finished first.
+
+        The shutdown itself may have been done by a run that crashed before it could say so.
+        """
+        if order < _SHUTDOWN:
+            return True
+        return order == _SHUTDOWN and await self._bench.driver.process(self._bench.cluster.node(plan.name)) is not None
 
     async def _step(self, plan: NodePlan, order: int) -> None:
         bench, task_id = self._bench, self._task.id

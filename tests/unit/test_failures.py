@@ -345,3 +345,25 @@ async def test_recoveries_in_place_are_raised_unless_somebody_chose(fast_home: P
         await lab.drive(lambda _event: seen.add(lab.world.persistent.get(key)))
         assert seen == {chosen or "8"}
         assert lab.world.persistent == before
+
+
+@BOTH
+async def test_abort_after_a_crash_in_the_shutdown_leaves_no_node_down(fast_home: Path, strategy: Strategy) -> None:
+    """The node is down although its shutdown is not journaled: it is finished before the task ends."""
+    async with open_lab(fast_home) as lab:
+        task = await lab.submit(strategy)
+        first = task.total[0]
+
+        def crash(event: Event) -> None:
+            if event == Event("acted", first, 6):
+                raise Crash
+
+        with pytest.raises(Crash):
+            await lab.drive(crash)
+        assert not lab.world.nodes[first].up
+        await lab.service.abort(task.id)
+        await lab.drive()
+        ended = await lab.task(task)
+        assert (ended.status, ended.completed) == (TaskStatus.PARTIAL_FAILED, (first,))
+        assert all(node.up for node in lab.world.nodes.values())
+        assert settings_of(lab) == ({}, {}, set())

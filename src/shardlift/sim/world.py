@@ -15,7 +15,6 @@ from shardlift.model import Cluster, CopyState, EngineKind, Version
 
 _EXCLUDE = "cluster.routing.allocation.exclude._id"
 _ENABLE = "cluster.routing.allocation.enable"
-_COPY_BYTES = 1_000_000
 
 
 @dataclass(slots=True)
