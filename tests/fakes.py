@@ -83,7 +83,9 @@ def make_cluster(project_id: str, image: Image, name: str = "css-test", nodes: i
 
 def make_task(cluster: Cluster, image: Image, *, done: int = 0, batch_size: int = 1, **changes: object) -> Task:
     """A RUNNING task whose first `done` sub-steps (13 to a node, in plan order) are SUCCESS and the next is RUNNING."""
-    nodes = [NodePlan(node.id, node.name, str(cluster.version), fresh_data=True) for node in cluster.nodes]
+    nodes = [
+        NodePlan(node.id, node.name, str(cluster.version), fresh_data=True, drained=True) for node in cluster.nodes
+    ]
     batches = tuple(tuple(nodes[at : at + batch_size]) for at in range(0, len(nodes), batch_size))
     task_id = str(uuid4())
     task = Task(

@@ -73,7 +73,9 @@ def a_cluster(name: str = "books", **changes: object) -> Cluster:
 def a_task(status: TaskStatus = TaskStatus.RUNNING, done: int = 0, **changes: object) -> Task:
     """A task over the nodes of `a_cluster`, with `done` sub-steps SUCCESS and the next one in the task's status."""
     cluster = a_cluster()
-    plan = Plan("c1", Strategy.DRAIN, IMAGE.id, tuple((NodePlan(n.id, n.name, "2.19.4", True),) for n in cluster.nodes))
+    plan = Plan(
+        "c1", Strategy.DRAIN, IMAGE.id, tuple((NodePlan(n.id, n.name, "2.19.4", True, True),) for n in cluster.nodes)
+    )
     rows = []
     for node in plan.nodes:
         for step in SUB_STEPS:

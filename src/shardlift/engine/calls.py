@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from shardlift.engine.transport import Call
-from shardlift.model import Health, ShardCopy
+from shardlift.model import Health, Move, ShardCopy
 
 _VOTING_TIMEOUT = "4s"  # an election takes about one second
 _FLUSH_PATIENCE_S = 120.0
@@ -119,3 +119,13 @@ def recoveries(*, hidden_and_closed: bool) -> Call:
     if hidden_and_closed:
         params["expand_wildcards"] = "all"
     return Call("GET", "/_recovery", params)
+
+
+def try_moves(moves: tuple[Move, ...]) -> Call:
+    """The engine answers 200 with its explanations also for a move that it would not make."""
+    commands = [
+        {"move": {"index": one.index, "shard": one.shard, "from_node": one.source, "to_node": one.target}}
+        for one in moves
+    ]
+    params = {"dry_run": "true", "explain": "true", "metric": "none", "filter_path": "explanations"}
+    return Call("POST", "/_cluster/reroute", params, body={"commands": commands}, master=True)

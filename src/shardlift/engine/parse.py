@@ -13,6 +13,8 @@ from shardlift.model import (
     Health,
     HealthSeen,
     IndexSeen,
+    Move,
+    MoveVerdict,
     Recovery,
     ShardCopy,
     VotingSeen,
@@ -79,6 +81,22 @@ def explanation(copy: ShardCopy, body: Json) -> Explanation:
         word = "yes" if moving else "throttled"
         decisions += (Decision("in_progress", "YES" if moving else "THROTTLE", body.get("explanation", "")),)
     return Explanation(copy.index, copy.shard, copy.primary, word, decisions)
+
+
+def move_verdicts(moves: Iterable[Move], body: Json) -> tuple[MoveVerdict, ...]:
+    """From `_cluster/reroute?dry_run&explain`: one explanation for each move, in the order they were sent."""
+    told = body.get("explanations", ())
+    return tuple(_verdict(move, entry) for move, entry in zip(moves, told, strict=True))
+
+
+def _verdict(move: Move, entry: Json) -> MoveVerdict:
+    said = tuple(_decision(one, move.target) for one in entry["decisions"])
+    # THROTTLE only means later; a move command is carried out in spite of it (MoveAllocationCommand).
+    return MoveVerdict(
+        move,
+        allowed=all(one.verdict != "NO" for one in said),
+        decisions=tuple(one for one in said if one.verdict != "YES"),
+    )
 
 
 def _decisions(body: Json) -> Iterator[Decision]:

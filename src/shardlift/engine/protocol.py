@@ -9,6 +9,8 @@ from shardlift.model import (
     Explanation,
     Health,
     HealthSeen,
+    Move,
+    MoveVerdict,
     NodeSeen,
     Observation,
     Recovery,
@@ -71,6 +73,12 @@ class Engine(Protocol):
 
     async def explain(self, copy: ShardCopy) -> Explanation:
         """Why this copy is where it is, and whether it can move."""
+
+    async def try_moves(self, moves: tuple[Move, ...]) -> tuple[MoveVerdict, ...]:
+        """What the engine would say to each move on its own (`_cluster/reroute?dry_run&explain`); nothing moves.
+
+        At most 100 moves at once.
+        """
 
     async def flush(self) -> None:
         """Flushes all indices (synced where the engine still has that), so that copies differ by few operations."""

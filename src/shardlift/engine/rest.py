@@ -22,6 +22,8 @@ from shardlift.model import (
     Health,
     HealthSeen,
     IndexSeen,
+    Move,
+    MoveVerdict,
     Node,
     NodeSeen,
     Observation,
@@ -144,6 +146,9 @@ class RestEngine:
     async def explain(self, copy: ShardCopy) -> Explanation:
         node = copy.node if copy.state is not CopyState.UNASSIGNED else None
         return await self._ask(calls.explain(copy, node), lambda body: parse.explanation(copy, body))
+
+    async def try_moves(self, moves: tuple[Move, ...]) -> tuple[MoveVerdict, ...]:
+        return await self._ask(calls.try_moves(moves), lambda body: parse.move_verdicts(moves, body))
 
     async def flush(self) -> None:
         synced = _before(await self._oldest_elasticsearch(), _PLAIN_FLUSH)

@@ -41,6 +41,7 @@ class HealthSeen:
     unassigned: int
     pending_tasks: int
     timed_out: bool
+    in_flight_fetch: int = 0
 
     @property
     def settled(self) -> bool:
@@ -59,7 +60,9 @@ class NodeSeen:
     """One member of the cluster. `id` lives in the data path, `ephemeral_id` is new at each start of the process.
 
     `roles` are the engine's words (`data`, `ingest`, `master` or `cluster_manager`, ...). Disk sizes in bytes, load
-    figures as the engine gives them, all None when unread.
+    figures as the engine gives them, all None when unread. `*_total` and `*_time_ms` only grow while the process lives:
+    queries and indexing operations done on its copies and the time they took, and requests refused by its search and
+    write queues.
     """
 
     name: str
@@ -81,6 +84,16 @@ class NodeSeen:
     processors: int | None = None
     search_queue: int | None = None
     write_queue: int | None = None
+    search_total: int | None = None
+    search_time_ms: int | None = None
+    write_total: int | None = None
+    write_time_ms: int | None = None
+    rejected_total: int | None = None
+
+    @property
+    def release(self) -> tuple[bool, Version]:
+        """Orders nodes by age of their release. OpenSearch follows Elasticsearch, though its numbers begin anew."""
+        return self.engine is EngineKind.OPENSEARCH, self.version
 
     @property
     def holds_data(self) -> bool:
@@ -135,21 +148,46 @@ class IndexSeen:
     closed: bool
     settings: Mapping[str, str]
 
+    @property
+    def segment_replication(self) -> bool:
+        """Whether replicas copy segments from their primary instead of indexing themselves."""
+        return self.settings.get("index.replication.type", "").upper() == "SEGMENT"
+
+    @property
+    def expands(self) -> bool:
+        """Whether the engine chooses the number of replicas (`index.auto_expand_replicas`)."""
+        return self.settings.get("index.auto_expand_replicas", "false") != "false"
+
+    @property
+    def expands_to_all(self) -> bool:
+        """Whether every data node is meant to hold a copy; such a copy need not move, it is complete elsewhere."""
+        return self.settings.get("index.auto_expand_replicas", "false").endswith("-all")
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterSettings:
-    """`GET _cluster/settings?flat_settings=true`: each layer as flat keys to strings (lists joined by commas)."""
+    """`GET _cluster/settings?flat_settings=true`: each layer as flat keys to strings (lists joined by commas).
+
+    `defaults` holds what the elected master's configuration file and the engine itself say, for the keys that matter
+    here; it is empty when it was not asked for.
+    """
 
     persistent: Mapping[str, str] = field(default_factory=dict)
     transient: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
 
     def layer(self, name: str) -> Mapping[str, str]:
         """`persistent` or `transient`."""
         return {"persistent": self.persistent, "transient": self.transient}[name]
 
     def effective(self, key: str) -> str | None:
-        """The value in force; transient wins over persistent."""
-        return self.transient.get(key, self.persistent.get(key))
+        """The value in force: transient, persistent, then the defaults."""
+        return self.transient.get(key, self.persistent.get(key, self.defaults.get(key)))
+
+    @property
+    def archived(self) -> tuple[str, ...]:
+        """Keys that the running version does not know; the engine refuses every settings update while there are any."""
+        return tuple(sorted(key for key in {*self.persistent, *self.transient} if key.startswith("archived.")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +203,8 @@ class Observation:
     """Everything read once. `shards` and `indices` cover all indices, hidden, system and closed ones too.
 
     `running_snapshots` counts snapshots under way; `snapshotted` names the open indices that are in at least one
-    successful snapshot; both None when that could not be read.
+    successful snapshot; `running_work` names actions under way that a restart would break (reindex, force merge,
+    shrink); `dangling` names indices found on a disk but not in the cluster. All None when that could not be read.
     """
 
     at: datetime
@@ -178,6 +217,8 @@ class Observation:
     voting: VotingSeen | None
     running_snapshots: int | None
     snapshotted: frozenset[str] | None
+    running_work: tuple[str, ...] | None = ()
+    dangling: tuple[str, ...] | None = ()
 
     def node(self, name: str) -> NodeSeen | None:
         for node in self.nodes:
@@ -211,6 +252,25 @@ class Explanation:
     shard: int
     primary: bool
     can_move: str
+    decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A wish to move one started copy from one node to another, all by node name."""
+
+    index: str
+    shard: int
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class MoveVerdict:
+    """What the engine would say to a move (`_cluster/reroute?dry_run`). `decisions` holds those that are not YES."""
+
+    move: Move
+    allowed: bool
     decisions: tuple[Decision, ...]
 
 

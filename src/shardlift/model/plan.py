@@ -52,12 +52,20 @@ SUB_STEPS: tuple[SubStep, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:
-    """What happens to one node. `node_id` and `name` are Shardlift's, which stay through the upgrade."""
+    """What happens to one node. `node_id` and `name` are Shardlift's, which stay through the upgrade.
+
+    `drained`: all copies leave it before it stops. `fresh_data`: it comes back with an empty data path. `repair`: it
+    was out of the cluster when the plan was made, so there is nothing to drain and nothing to hand over. `canary`: once
+    it is back it takes no shard copy until somebody approves. `from_version` is empty when nobody knows it.
+    """
 
     node_id: str
     name: str
     from_version: str
     fresh_data: bool
+    drained: bool = False
+    repair: bool = False
+    canary: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,4 +53,4 @@ def _node_plan(node: Node, members: dict[str, NodeSeen], strategy: Strategy) -> 
     member = members[node.name]
     # A node without data has nothing to drain, and its data path holds the cluster state that lets it vote.
     fresh = strategy is Strategy.DRAIN and member.holds_data
-    return NodePlan(node_id=node.id, name=node.name, from_version=str(member.version), fresh_data=fresh)
+    return NodePlan(node_id=node.id, name=node.name, from_version=str(member.version), fresh_data=fresh, drained=fresh)

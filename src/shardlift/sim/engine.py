@@ -13,6 +13,8 @@ from shardlift.model import (
     Health,
     HealthSeen,
     IndexSeen,
+    Move,
+    MoveVerdict,
     NodeSeen,
     Observation,
     Recovery,
@@ -120,6 +122,10 @@ class SimEngine:
             else (Decision("same_shard", "NO", "a copy of this shard is on every other node"),)
         )
         return Explanation(copy.index, copy.shard, copy.primary, "no", decisions)
+
+    async def try_moves(self, moves: tuple[Move, ...]) -> tuple[MoveVerdict, ...]:
+        self._alive()
+        return tuple(MoveVerdict(move, allowed=True, decisions=()) for move in moves)
 
     async def flush(self) -> None:
         self._alive()

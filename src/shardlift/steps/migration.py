@@ -23,7 +23,7 @@ _PERMANENT = frozenset(
 
 async def data_migration(ctx: StepContext) -> Outcome:
     """Excludes the node by its id and waits until no copy that matters is on it."""
-    if not ctx.plan.fresh_data:
+    if not ctx.plan.drained:
         return Outcome("Not needed: the node keeps its data path, and every shard has a started copy on another node.")
     member = await find_member(ctx)
     await ctx.ledger.add_token(EXCLUDE_ID, member.id)

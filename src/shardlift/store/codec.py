@@ -72,6 +72,9 @@ def plan_to_json(plan: Plan) -> dict[str, object]:
                     "name": node.name,
                     "from_version": node.from_version,
                     "fresh_data": node.fresh_data,
+                    "drained": node.drained,
+                    "repair": node.repair,
+                    "canary": node.canary,
                 }
                 for node in batch
             ]
@@ -85,7 +88,10 @@ def plan_from(data: Mapping[str, Any]) -> Plan:
         cluster_id=data["cluster_id"],
         strategy=Strategy(data["strategy"]),
         image_id=data["image_id"],
-        batches=tuple(tuple(NodePlan(**node) for node in batch) for batch in data["batches"]),
+        # A plan of an older release has no `drained`: then a node was drained exactly if its data path was to be fresh.
+        batches=tuple(
+            tuple(NodePlan(**{"drained": node["fresh_data"], **node}) for node in batch) for batch in data["batches"]
+        ),
     )
 
 

@@ -7,7 +7,6 @@ clock. The holder gives up earlier than the row says, so that it and the next on
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from sqlalchemy import or_, select, update
@@ -58,13 +57,13 @@ class Leases:
             .exists(),
         )
         async with self._database.read() as connection:
-            query = select(cluster.c.id).where(work, cluster.c.lease_until < time.time())
+            query = select(cluster.c.id).where(work, cluster.c.lease_until < self._clock.now().timestamp())
             return tuple((await connection.execute(query.order_by(cluster.c.id).limit(1000))).scalars())
 
     async def claim(self, cluster_id: str) -> Lease | None:
         """Takes the lease when it is free or run out; None when somebody else holds it or the cluster is gone."""
         before_s = self._clock.elapsed_s()
-        now = time.time()
+        now = self._clock.now().timestamp()
         async with self._database.write() as connection:
             done = await connection.execute(
                 update(cluster)
@@ -89,7 +88,7 @@ class Leases:
                     cluster.c.epoch == lease.epoch,
                     cluster.c.lease_owner == lease.owner,
                 )
-                .values(lease_until=time.time() + self._lease_s)
+                .values(lease_until=self._clock.now().timestamp() + self._lease_s)
             )
         if done.rowcount != 1:
             lease.lost = True
