@@ -4,41 +4,87 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
+from itertools import groupby
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardlift.model import InstanceType, Node, Plan, Severity, Strategy
-from shardlift.planner import order_nodes, plan_upgrade
+from shardlift.planner import draft_plan, order_nodes, plan_upgrade
 from tests.observations import CLUSTER, NAMES, NEW, copy, member, seen, subject
 
-TYPE_RANK = {InstanceType.COLD: 0, InstanceType.ESS: 1, InstanceType.CLIENT: 2, InstanceType.MASTER: 3}
+TIERS = ["data_frozen", "data_cold", "data_warm", "data_hot", "data", "ingest", "cluster_manager"]
+KINDS: tuple[tuple[InstanceType, tuple[str, ...]], ...] = (
+    *((InstanceType.ESS, (tier,)) for tier in TIERS[:6]),
+    *((InstanceType.ESS, (tier, "cluster_manager")) for tier in ("data_hot", "data")),
+    (InstanceType.COLD, ("data_cold", "ingest")),
+    (InstanceType.CLIENT, ("ingest",)),
+    (InstanceType.MASTER, ("cluster_manager",)),
+)
+Case = tuple[tuple[Node, ...], dict[str, tuple[str, ...]], set[str], str | None]
 
 
 @st.composite
-def clusters(draw: st.DrawFn) -> tuple[tuple[Node, ...], str | None]:
-    kinds = draw(st.lists(st.sampled_from(list(InstanceType)), min_size=1, max_size=12))
+def clusters(draw: st.DrawFn) -> Case:
+    """Nodes, the roles of each, those out of the cluster, and the elected one."""
+    kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=12))
     nodes = tuple(
-        replace(CLUSTER.nodes[0], id=str(uuid.uuid4()), name=f"node-{at}-1", instance_type=kind)
-        for at, kind in enumerate(kinds)
+        replace(
+            CLUSTER.nodes[0],
+            id=str(uuid.uuid4()),
+            name=f"node-{at}-1",
+            instance_type=kind,
+            zone=draw(st.sampled_from("abc")),
+        )
+        for at, (kind, _) in enumerate(kinds)
     )
-    return nodes, draw(st.none() | st.sampled_from([node.name for node in nodes]))
+    roles = {node.name: kind[1] for node, kind in zip(nodes, kinds, strict=True)}
+    out = draw(st.sets(st.sampled_from([node.name for node in nodes]), max_size=2))
+    able = [name for name in roles if "cluster_manager" in roles[name] and name not in out]
+    return nodes, roles, out, draw(st.none() | st.sampled_from(able)) if able else None
 
 
 @given(clusters())
 @settings(deadline=None)
-def test_order(case: tuple[tuple[Node, ...], str | None]) -> None:
-    nodes, elected = case
-    members = tuple(member(node.name) for node in nodes)
+def test_order(case: Case) -> None:
+    nodes, roles, out, elected = case
+    members = tuple(member(node.name, roles=frozenset(roles[node.name])) for node in nodes if node.name not in out)
     ordered = order_nodes(nodes, seen(nodes=members, elected=elected))
     assert sorted(node.id for node in ordered) == sorted(node.id for node in nodes), "each node once"
-    ranks = [TYPE_RANK[node.instance_type] for node in ordered]
-    assert ranks == sorted(ranks), "cold, data, clients, masters"
+    assert {node.name for node in ordered[: len(out)]} == out, "what is out of the cluster is repaired first"
+    healthy = [node for node in ordered if node.name not in out]
+    eligible = ["cluster_manager" in roles[node.name] for node in healthy]
+    assert eligible == sorted(eligible), "nodes that can be elected come last"
     if elected is not None:
-        last_of_type = [
-            n for n in ordered if n.instance_type == next(o for o in nodes if o.name == elected).instance_type
-        ]
-        assert last_of_type[-1].name == elected
+        assert healthy[-1].name == elected
+    for group in (False, True):
+        same = [n for n in healthy if ("cluster_manager" in roles[n.name]) is group and n.name != elected]
+        tiers = [TIERS.index(min(roles[n.name], key=TIERS.index)) for n in same]
+        assert tiers == sorted(tiers), "frozen, cold, warm, hot, other data, no data, masters alone"
+        for tier in set(tiers):
+            zones = [n.zone for n, its in zip(same, tiers, strict=True) if its == tier]
+            assert len(list(groupby(zones))) == len(set(zones)), "one zone is finished before the next begins"
+
+
+def test_a_canary_is_the_first_healthy_node_and_is_emptied_in_place_too() -> None:
+    plan, _ = plan_upgrade(subject(Strategy.IN_PLACE, canary=True))
+    assert plan is not None
+    assert [(node.canary, node.drained, node.fresh_data) for node in plan.nodes] == [
+        (True, True, False),
+        (False, False, False),
+        (False, False, False),
+    ]
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_a_node_that_is_out_is_repaired_first_and_not_drained(strategy: Strategy) -> None:
+    out = NAMES[2]
+    plan = draft_plan(subject(strategy, canary=True, nodes=tuple(member(name) for name in NAMES[:2])))
+    first, second, _ = plan.nodes
+    assert (first.name, first.repair, first.drained, first.canary, first.from_version) == (out, True, False, False, "")
+    assert first.fresh_data is (strategy is Strategy.DRAIN)
+    assert (second.repair, second.canary) == (False, True)
 
 
 @st.composite

@@ -13,7 +13,8 @@ class Subject:
 
     `node` is set when the question is about taking that one node down now. `image_plugins` are those the image brings,
     `java_problem` says why no JVM for it is at hand (None: there is one). `backup_check` and `load_check` are wishes of
-    the request. `own_tokens` are exclusions that the running task itself has set and that are no leftovers.
+    the request. `own_tokens` are exclusions that the running task itself has set and that are no leftovers. `canary`: the first node is to wait for
+    somebody's word, without shard copies, before the others follow.
     """
 
     seen: Observation
@@ -26,6 +27,7 @@ class Subject:
     backup_check: bool = False
     load_check: bool = False
     own_tokens: frozenset[str] = frozenset()
+    canary: bool = False
 
     @property
     def taken(self) -> tuple[Node, ...]:

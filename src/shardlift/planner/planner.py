@@ -7,23 +7,39 @@ from collections.abc import Iterable
 from shardlift.checks import Subject, check_plan
 from shardlift.model import Finding, InstanceType, Node, NodePlan, NodeSeen, Observation, Plan, Severity, Strategy
 
-# Cold data before hot, clients after data, dedicated masters last: an older node may be refused by a newer master,
-# and an index moves only to an equal or newer node (upgrade guides of both engines).
-_TYPE_ORDER = {InstanceType.COLD: 0, InstanceType.ESS: 1, InstanceType.CLIENT: 2, InstanceType.MASTER: 3}
+# Data moves from colder to warmer nodes only by policy, so a colder tier upgraded first never holds what an older,
+# warmer node must still read (upgrade guide of Elasticsearch 8: frozen, cold, warm, hot, other data, then the rest).
+_TIER_ORDER = ("data_frozen", "data_cold", "data_warm", "data_hot")
+_OTHER_DATA, _NO_DATA, _DEDICATED_MASTER = 4, 5, 6
+_MASTER_ROLES = {"master", "cluster_manager"}
 
 
 def order_nodes(nodes: Iterable[Node], seen: Observation) -> tuple[Node, ...]:
     """The order to take the nodes in.
 
-    By type, then those that can not be elected before those that can, then as they stand; the elected master last of
-    its type, so that mastership moves once: every other candidate runs the target version by then.
+    First those that are out of the cluster: to repair one makes nothing worse. Then those that cannot be elected,
+    tier by tier, and only then those that can: an older node may be refused by a newer master. Within a tier zone by
+    zone, so that a zone with new nodes can soon hold the replicas that no older node may have. The zone of the elected
+    master comes last, and it last of all, so that mastership moves once: every other candidate is new by then.
     """
+    nodes = tuple(nodes)
+    masters_node = next((node for node in nodes if node.name == seen.elected), None)
+    zones = list(dict.fromkeys(node.zone for node in nodes))
+    if masters_node is not None:
+        zones.remove(masters_node.zone)
+        zones.append(masters_node.zone)
 
-    def rank(item: tuple[int, Node]) -> tuple[int, bool, bool, int]:
+    def rank(item: tuple[int, Node]) -> tuple[bool, bool, bool, int, int, int]:
         position, node = item
         member = seen.node(node.name)
-        eligible = member is not None and member.master_eligible
-        return _TYPE_ORDER[node.instance_type], eligible, node.name == seen.elected, position
+        return (
+            member is not None,
+            _eligible(node, member),
+            node is masters_node,
+            _tier(node, member),
+            zones.index(node.zone),
+            position,
+        )
 
     return tuple(node for _, node in sorted(enumerate(nodes), key=rank))
 
@@ -37,20 +53,61 @@ def plan_upgrade(subject: Subject) -> tuple[Plan | None, tuple[Finding, ...]]:
     findings = check_plan(subject)
     if any(finding.severity is Severity.BLOCK for finding in findings):
         return None, findings
+    return draft_plan(subject), findings
+
+
+def draft_plan(subject: Subject) -> Plan:
+    """The plan as it would be if no rule objected: what the dry run walks."""
     members = {member.name: member for member in subject.seen.nodes}
-    plan = Plan(
+    ordered = order_nodes(subject.taken, subject.seen)
+    # A node that is repaired is no trial: nobody would wait with a node missing.
+    first = next((node.name for node in ordered if node.name in members), None) if subject.canary else None
+    return Plan(
         cluster_id=subject.cluster.id,
         strategy=subject.strategy,
         image_id=subject.image.id,
         batches=tuple(
-            (_node_plan(node, members, subject.strategy),) for node in order_nodes(subject.taken, subject.seen)
+            (_node_plan(node, members.get(node.name), subject.strategy, canary=node.name == first),) for node in ordered
         ),
     )
-    return plan, findings
 
 
-def _node_plan(node: Node, members: dict[str, NodeSeen], strategy: Strategy) -> NodePlan:
-    member = members[node.name]
+def _node_plan(node: Node, member: NodeSeen | None, strategy: Strategy, *, canary: bool) -> NodePlan:
     # A node without data has nothing to drain, and its data path holds the cluster state that lets it vote.
-    fresh = strategy is Strategy.DRAIN and member.holds_data
-    return NodePlan(node_id=node.id, name=node.name, from_version=str(member.version), fresh_data=fresh, drained=fresh)
+    holds_data = _holds_data(node, member)
+    fresh = strategy is Strategy.DRAIN and holds_data
+    return NodePlan(
+        node_id=node.id,
+        name=node.name,
+        from_version="" if member is None else str(member.version),
+        fresh_data=fresh,
+        # A canary is emptied in any case, so that nothing is missed while it waits for somebody's word.
+        drained=member is not None and (fresh or (canary and holds_data)),
+        repair=member is None,
+        canary=canary,
+    )
+
+
+def _roles(node: Node, member: NodeSeen | None) -> frozenset[str]:
+    """What the node says of itself, else what it was made with; none means the engine's default of everything."""
+    if member is not None:
+        return member.roles
+    return frozenset(node.roles) or frozenset({"data", "ingest", "cluster_manager"})
+
+
+def _eligible(node: Node, member: NodeSeen | None) -> bool:
+    return bool(_roles(node, member) & _MASTER_ROLES)
+
+
+def _holds_data(node: Node, member: NodeSeen | None) -> bool:
+    return any(role == "data" or role.startswith("data_") for role in _roles(node, member))
+
+
+def _tier(node: Node, member: NodeSeen | None) -> int:
+    """The place of the node's coldest tier: 0 frozen to 3 hot, 4 other data, 5 without data, 6 masters alone."""
+    roles = _roles(node, member)
+    if node.instance_type is InstanceType.COLD:
+        return _TIER_ORDER.index("data_cold")
+    if not _holds_data(node, member):
+        return _DEDICATED_MASTER if node.instance_type is InstanceType.MASTER else _NO_DATA
+    return next((at for at, tier in enumerate(_TIER_ORDER) if tier in roles), _OTHER_DATA)
