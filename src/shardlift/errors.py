@@ -81,8 +81,8 @@ class EngineError(ShardliftError):
 
     code = "engine"
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, status: int | None = None, remedy: str | None = None) -> None:
+        super().__init__(message, remedy=remedy)
         self.status = status
 
 

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     drain_stalled_s: float = Field(
         default=31, ge=0, description="a drain without movement for so long, with a permanent no, fails"
     )
+    safety_timeout_s: float = Field(
+        default=600, gt=0, description="how long sub-step 1 waits for what passes: a snapshot, shards on the move"
+    )
     handover_timeout_s: float = Field(default=30, gt=0, description="bound of sub-step 2")
     stop_timeout_s: float = Field(default=60, gt=0, description="SIGTERM to SIGKILL, sub-step 6")
     boot_timeout_s: float = Field(default=300, gt=0, description="process start to HTTP answer, sub-step 10")

@@ -4,38 +4,70 @@ from __future__ import annotations
 
 from shardlift.checks import Subject, check_node
 from shardlift.errors import EngineError
-from shardlift.model import Severity, Strategy
-from shardlift.steps.context import Outcome, StepContext, StepFailedError
+from shardlift.model import Finding, Health, Observation, Severity, Strategy
+from shardlift.steps.context import AbortedError, Outcome, StepContext, StepFailedError
 from shardlift.steps.ledger import VOTING
 
 ALLOCATION_ENABLE = "cluster.routing.allocation.enable"
+# Rules whose objection goes away without anybody's doing; a red cluster is given less time than the others.
+_PASSING = frozenset({"cluster_healthy", "cluster_state_at_rest", "load_low", "no_running_snapshot", "no_running_work"})
+_REST = 9
 
 
 async def safety_check(ctx: StepContext) -> Outcome:
-    """Asks every node rule on a fresh observation, and notes who the node is before it stops."""
-    seen = await ctx.engine.observe()
-    findings = check_node(
-        Subject(
-            seen=seen,
-            cluster=ctx.cluster,
-            image=ctx.image,
-            strategy=ctx.strategy,
-            node=ctx.node,
-            own_tokens=await ctx.ledger.own_tokens(),
-        )
-    )
-    blocking = tuple(finding for finding in findings if finding.severity is Severity.BLOCK)
-    if blocking:
-        raise StepFailedError(
-            f"{len(blocking)} rules forbid taking the node down now", findings=blocking, remedy=blocking[0].remedy
-        )
+    """Asks every node rule on a fresh observation, and notes who the node is before it stops.
+
+    What passes by itself (a snapshot, shards on the move) is waited for, within a bound; anything else ends the task.
+    """
+    notes = await ctx.ledger.reassert()
+    seen, findings = await _calm(ctx)
     member = seen.node(ctx.node.name)
-    assert member is not None, "the rule nodes_present has just said so"
-    warned = f"; warnings: {'; '.join(str(finding) for finding in findings)}" if findings else ""
-    return Outcome(
-        f"All rules hold: the cluster is {seen.health.status}, its master is {seen.elected}{warned}.",
-        {"ephemeral_id": member.ephemeral_id, "node_id": member.id, "version": str(member.version)},
+    told = [*notes, *(str(finding) for finding in findings)]
+    noted = f" Noted: {'; '.join(told)}." if told else ""
+    outcome = f"All rules hold: the cluster is {seen.health.status}, its master is {seen.elected}.{noted}"
+    if member is None:
+        return Outcome(outcome)
+    return Outcome(outcome, {"ephemeral_id": member.ephemeral_id, "node_id": member.id, "version": str(member.version)})
+
+
+async def _calm(ctx: StepContext) -> tuple[Observation, tuple[Finding, ...]]:
+    """An observation in which no rule forbids to go on, and what rules only warn of. Raises StepFailedError."""
+    blocking: tuple[Finding, ...] = ()
+    look_at_s, red_since_s = ctx.clock.elapsed_s(), None
+    async for _ in ctx.rounds(ctx.settings.safety_timeout_s):
+        if await ctx.abort_requested():
+            raise AbortedError("the task was asked to end before the node was stopped")
+        begun_s = ctx.clock.elapsed_s()
+        if begun_s < look_at_s:
+            continue
+        seen, findings = await _ask_rules(ctx)
+        blocking = tuple(finding for finding in findings if finding.severity is Severity.BLOCK)
+        if not blocking:
+            return seen, findings
+        now_s = ctx.clock.elapsed_s()
+        red_since_s = None if seen.health.status is not Health.RED else red_since_s or now_s
+        lasting = red_since_s is not None and now_s - red_since_s >= ctx.settings.drain_stalled_s
+        if lasting or not {finding.rule for finding in blocking} <= _PASSING:
+            break
+        await ctx.report({"waiting_for": f"{blocking[0].reason} ({blocking[0].evidence}); {blocking[0].remedy}"})
+        # Reading everything costs the cluster something: at most a tenth of the time goes into it.
+        look_at_s = now_s + _REST * (now_s - begun_s)
+    raise StepFailedError(
+        f"{len(blocking)} rules forbid taking the node down now", findings=blocking, remedy=blocking[0].remedy
     )
+
+
+async def _ask_rules(ctx: StepContext) -> tuple[Observation, tuple[Finding, ...]]:
+    seen = await ctx.engine.observe()
+    subject = Subject(
+        seen=seen,
+        cluster=ctx.cluster,
+        image=ctx.image,
+        strategy=ctx.strategy,
+        node=ctx.node,
+        own_tokens=await ctx.ledger.own_tokens(),
+    )
+    return seen, check_node(subject)
 
 
 async def master_handover(ctx: StepContext) -> Outcome:

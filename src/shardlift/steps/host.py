@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from shardlift.model import Health
+from shardlift.model import Finding, Health, Severity
 from shardlift.steps.context import Outcome, StepContext, StepFailedError
+from shardlift.steps.migration import EXCLUDE_NAME
+
+_NAMED_MAX = 5
 
 
 async def configuration_backup(ctx: StepContext) -> Outcome:
@@ -22,6 +25,8 @@ async def node_shutdown(ctx: StepContext) -> Outcome:
     if not await ctx.driver.image_ready(ctx.image):
         # Made ready when the task began; if somebody has removed it since, the node had better stay up meanwhile.
         await ctx.driver.prepare(ctx.image)
+    if await ctx.driver.process(ctx.node) is not None:
+        await _none_alone(ctx)
     await ctx.report({"waiting_for": "the engine process to end"})
     ctx.check_lease()
     stopped = await ctx.driver.stop(ctx.node, timeout_s=ctx.settings.stop_timeout_s)
@@ -34,6 +39,30 @@ async def node_shutdown(ctx: StepContext) -> Outcome:
             evidence,
         )
     return Outcome(f"The engine process ended {stopped.took_s:.1f} s after SIGTERM.", evidence)
+
+
+async def _none_alone(ctx: StepContext) -> None:
+    """The last look: an index made since the safety check may have its only copy on the node."""
+    serving: dict[tuple[str, int], set[str | None]] = {}
+    for copy in await ctx.engine.shards():
+        if copy.serving:
+            serving.setdefault(copy.group, set()).add(copy.node)
+    alone = sorted(f"{index}[{shard}]" for (index, shard), nodes in serving.items() if nodes == {ctx.node.name})
+    if alone:
+        raise StepFailedError(
+            f"{len(alone)} shards have their only started copy on the node",
+            findings=(
+                Finding(
+                    "last_started_copy",
+                    Severity.BLOCK,
+                    ctx.node.name,
+                    reason=f"{len(alone)} shards have no other started copy",
+                    evidence=", ".join(alone[:_NAMED_MAX]),
+                    remedy="raise number_of_replicas of these indices to 1 and wait for green, then retry",
+                ),
+            ),
+            remedy="retry: with drain these copies leave the node; in place they need a replica first",
+        )
 
 
 async def node_replacement(ctx: StepContext) -> Outcome:
@@ -96,6 +125,10 @@ async def node_start(ctx: StepContext) -> Outcome:
     """Starts the engine unless it runs, and waits for its HTTP answer; an exit in between ends the wait at once."""
     begun_s = ctx.clock.elapsed_s()
     ctx.check_lease()
+    if ctx.plan.canary:
+        # Set long ago, but taken back if the task has failed since; it must stand before the node is a member.
+        await ctx.ledger.add_token(EXCLUDE_NAME, ctx.node.name)
+        ctx.check_lease()
     process = await ctx.driver.start(ctx.node)
     await ctx.report({"waiting_for": "the engine to answer HTTP", "pid": process.pid})
     async for _ in ctx.rounds(ctx.settings.boot_timeout_s):

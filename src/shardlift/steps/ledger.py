@@ -6,10 +6,26 @@ Only our own part is undone. A key that somebody else has changed since is left 
 from __future__ import annotations
 
 from shardlift.engine.protocol import Engine
+from shardlift.errors import EngineError
 from shardlift.model import ClusterSettings
 from shardlift.store import Journal, SettingChange
 
 VALUE, TOKEN, VOTING = "value", "token", "voting"
+_BAD_REQUEST = 400
+
+
+class ArchivedSettingsError(EngineError):
+    """The engine refuses every change of settings while it keeps some that it does not know."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        super().__init__(
+            "no_archived_settings: the cluster refuses every change of its settings because it keeps unknown ones: "
+            f"{', '.join(keys)}",
+            remedy='note their values (GET _cluster/settings), then PUT _cluster/settings {"persistent": '
+            '{"archived.*": null}, "transient": {"archived.*": null}}, then retry',
+            status=_BAD_REQUEST,
+        )
+        self.keys = keys
 
 
 class Ledger:
@@ -19,6 +35,28 @@ class Ledger:
         self._journal = journal
         self._engine = engine
         self._task_id = task_id
+
+    async def reassert(self) -> tuple[str, ...]:
+        """Sets again what somebody else has changed of this task's values; theirs is what is put back in the end.
+
+        Returns a line for each. A value that never got set (a crash came between) is set without one.
+        """
+        notes: list[str] = []
+        changes = [one for one in await self._journal.open_changes() if one.kind == VALUE]
+        settings = await self._engine.settings() if changes else ClusterSettings()
+        for change in changes:
+            now = settings.layer(change.layer).get(change.key)
+            if change.task_id != self._task_id or now == change.ours:
+                continue
+            self._journal.lease.check()
+            if now != change.before:
+                note = f"{change.key} was set to {now!r} by somebody else; it is held at {change.ours!r} until the end"
+                # The new row first: were it the other way round, a crash in between would forget our hold.
+                await self._add(VALUE, change.layer, change.key, before=now, ours=change.ours)
+                await self._journal.change_restored(change.id, note)
+                notes.append(note)
+            await self._put(change.layer, change.key, change.ours)
+        return tuple(notes)
 
     async def own_tokens(self) -> frozenset[str]:
         """Exclusions, of allocation or voting, that are ours and in force."""
@@ -37,7 +75,7 @@ class Ledger:
             await self._add(VALUE, layer, key, before=now, ours=value)
         if now != value:
             self._journal.lease.check()
-            await self._engine.put_setting(layer, key, value)
+            await self._put(layer, key, value)
 
     async def set_if_unset(self, key: str, value: str) -> None:
         """Sets a key that nobody has set; does nothing when it has a value that is not ours."""
@@ -55,7 +93,7 @@ class Ledger:
             await self._add(TOKEN, layer, key, before=settings.layer(layer).get(key), ours=token)
         if token not in items:
             self._journal.lease.check()
-            await self._engine.put_setting(layer, key, ",".join([*items, token]))
+            await self._put(layer, key, ",".join([*items, token]))
 
     async def exclude_from_voting(self, node: str) -> bool:
         """Excludes the node from voting; False where the engine has no such thing."""
@@ -100,14 +138,23 @@ class Ledger:
             left = [item for item in items if item != change.ours]
             # An empty list that stood there before us stays an empty list; otherwise the key goes.
             nothing = "" if change.before == "" else None
-            await self._engine.put_setting(change.layer, change.key, ",".join(left) or nothing)
+            await self._put(change.layer, change.key, ",".join(left) or nothing)
             return ""
         if now == change.before:
             return ""
         if now != change.ours:
             return f"{change.key} was changed from {change.ours!r} to {now!r} by somebody else and is left so"
-        await self._engine.put_setting(change.layer, change.key, change.before)
+        await self._put(change.layer, change.key, change.before)
         return ""
+
+    async def _put(self, layer: str, key: str, value: str | None) -> None:
+        try:
+            await self._engine.put_setting(layer, key, value)
+        except EngineError as error:
+            archived = (await self._engine.settings()).archived if error.status == _BAD_REQUEST else ()
+            if archived:
+                raise ArchivedSettingsError(archived) from error
+            raise
 
     async def _held(self, kind: str, key: str, ours: str | None = None) -> SettingChange | None:
         for change in await self._journal.open_changes():
