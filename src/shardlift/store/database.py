@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 from alembic import command
 from alembic.config import Config
 from filelock import FileLock, Timeout
@@ -125,7 +126,8 @@ def _on_begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def _migrate(path: Path) -> None:
+def migrate(path: Path) -> None:
+    """Makes the file, or brings its schema up to date. Raises BusyError while another process does."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.set_main_option("sqlalchemy.url", f"sqlite:///{path}".replace("%", "%%"))
@@ -140,15 +142,21 @@ def _migrate(path: Path) -> None:
     path.chmod(0o600)
 
 
+def connect(path: Path, opener: Callable[[], aiosqlite.Connection] | None = None) -> Database:
+    """The database at `path`, whose schema is up to date. `opener` makes its connections in place of the usual ones."""
+    more = {} if opener is None else {"async_creator": opener}
+    engine = create_async_engine(f"sqlite+aiosqlite:///{path}", **more)
+    event.listen(engine.sync_engine, "connect", _on_connect)
+    event.listen(engine.sync_engine, "begin", _on_begin)
+    return Database(engine, path)
+
+
 @asynccontextmanager
 async def open_database(path: Path) -> AsyncIterator[Database]:
     """The database at `path`, made or migrated as needed. The file is readable by its owner alone."""
     with _told():
-        await asyncio.to_thread(_migrate, path)
-    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
-    event.listen(engine.sync_engine, "connect", _on_connect)
-    event.listen(engine.sync_engine, "begin", _on_begin)
-    database = Database(engine, path)
+        await asyncio.to_thread(migrate, path)
+    database = connect(path)
     try:
         yield database
     finally:
