@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
+from shardlift.chaos.time import VirtualClock, VirtualLoop
+from shardlift.clock import Clock
 from shardlift.executor import Event
 from shardlift.model import (
     Cluster,
@@ -23,7 +27,10 @@ from shardlift.runner import Runner
 from shardlift.service import Service, open_service
 from shardlift.service.requests import UpgradeRequest
 from shardlift.settings import Settings
-from shardlift.sim import FastClock, SimBackend, World, build_world
+from shardlift.sim import MIB, FastClock, IndexSpec, SimBackend, World, build_world
+from shardlift.store import Database
+from shardlift.store.database import connect, migrate
+from shardlift.store.inline import InlineConnection
 
 
 class Crash(BaseException):
@@ -49,11 +56,46 @@ def image(version: str, engine: EngineKind = EngineKind.OPENSEARCH) -> Image:
 OLD, NEW = image("2.19.4"), image("3.4.0")
 
 
-class Lab:
-    """One cluster of a simulated world behind a real service."""
+Fault = Callable[[str, str, str], None]
 
-    def __init__(self, service: Service, world: World, cluster: Cluster, clock: FastClock) -> None:
-        self.service, self.world, self.cluster, self.clock = service, world, cluster, clock
+
+class LabDoor:
+    """Tells the lab's `fault` of each effect."""
+
+    def __init__(self) -> None:
+        self.fault: Fault = lambda _when, _what, _where: None
+
+    async def before(self, call: str, where: str, *, effect: bool) -> None:
+        if effect:
+            self.fault("before", call, where)
+
+    async def after(self, call: str, where: str, *, effect: bool) -> None:
+        if effect:
+            self.fault("after", call, where)
+
+
+class _NoGate:
+    def before(self) -> None: ...
+
+    def committed(self) -> None: ...
+
+
+class Lab:
+    """One cluster of a simulated world behind a real service.
+
+    `fault(when, what, where)` is called before and after each change of cluster or host, and may raise.
+    """
+
+    def __init__(self, service: Service, world: World, cluster: Cluster, clock: Clock, door: LabDoor) -> None:
+        self.service, self.world, self.cluster, self.clock, self._door = service, world, cluster, clock, door
+
+    @property
+    def fault(self) -> Fault:
+        return self._door.fault
+
+    @fault.setter
+    def fault(self, fault: Fault) -> None:
+        self._door.fault = fault
 
     async def submit(self, strategy: Strategy = Strategy.DRAIN, **more: object) -> Task:
         request = UpgradeRequest(cluster_id=self.cluster.id, image=NEW.id, strategy=strategy, **more)  # type: ignore[arg-type]
@@ -89,7 +131,7 @@ class Lab:
 
 def make_cluster(project_id: str, nodes: int, zones: tuple[str, ...]) -> Cluster:
     cluster_id = str(uuid.uuid4())
-    clock = FastClock()
+    now = datetime.now(UTC)
     return Cluster(
         id=cluster_id,
         project_id=project_id,
@@ -100,8 +142,8 @@ def make_cluster(project_id: str, nodes: int, zones: tuple[str, ...]) -> Cluster
         driver="sim",
         strategy=Strategy.DRAIN,
         status=ClusterStatus.AVAILABLE,
-        created_at=clock.now(),
-        updated_at=clock.now(),
+        created_at=now,
+        updated_at=now,
         heap_mib=512,
         nodes=tuple(
             Node(
@@ -123,14 +165,44 @@ def make_cluster(project_id: str, nodes: int, zones: tuple[str, ...]) -> Cluster
 
 @asynccontextmanager
 async def open_lab(
-    home: Path, *, nodes: int = 3, zones: tuple[str, ...] = ("zone-a",), **shape: int
+    home: Path,
+    *,
+    nodes: int = 3,
+    zones: tuple[str, ...] = ("zone-a",),
+    indices: int = 2,
+    shards: int = 2,
+    replicas: int = 1,
+    **settings: object,
 ) -> AsyncIterator[Lab]:
-    clock = FastClock()
-    # Virtual hours pass in a test, and the lease is not what most tests are about.
-    settings = Settings(home=home, lease_s=100_000, lease_renew_s=20_000, drain_timeout_s=600, rejoin_timeout_s=300)
+    """In a `VirtualLoop` all of it runs in virtual time; elsewhere a hundred times as fast as real time."""
+    virtual = isinstance(asyncio.get_running_loop(), VirtualLoop)
+    clock: Clock = VirtualClock() if virtual else FastClock(100)
+    # Virtual hours pass in a test, and the lease is not what most tests are about. On a busy machine a fast clock runs
+    # far ahead of what the test's own code manages, so bounds are wide.
+    bounds: dict[str, object] = {"lease_s": 100_000, "lease_renew_s": 20_000, "drain_timeout_s": 6000}
+    bounds |= dict.fromkeys(("handover_timeout_s", "boot_timeout_s", "rejoin_timeout_s"), 300 if virtual else 3000)
+    made = Settings(home=home, **{**bounds, **settings})  # type: ignore[arg-type]
     cluster = make_cluster("p" * 32, nodes, zones)
-    world = build_world(cluster, **shape)
-    async with open_service(settings, backend=SimBackend(world, (OLD, NEW)), clock=clock, role="test") as service:
+    specs = [IndexSpec(f"index-{at}", shards, replicas, 100 * MIB) for at in range(indices)]
+    world = build_world(cluster, clock, indices=specs)
+    door = LabDoor()
+    backend = SimBackend(world, (OLD, NEW), door)
+    async with _service(made, backend, clock, virtual=virtual) as service:
         await service.store.add_project("p" * 32, "lab", clock.now())
         await service.store.add_cluster(cluster)
-        yield Lab(service, world, cluster, clock)
+        yield Lab(service, world, cluster, clock, door)
+
+
+@asynccontextmanager
+async def _service(settings: Settings, backend: SimBackend, clock: Clock, *, virtual: bool) -> AsyncIterator[Service]:
+    if not virtual:
+        async with open_service(settings, backend=backend, clock=clock, role="test") as service:
+            yield service
+        return
+    path = settings.database_path
+    migrate(path)
+    database: Database = connect(path, lambda: InlineConnection(path, _NoGate()))
+    try:
+        yield Service(database, backend, settings, clock, "test:1")
+    finally:
+        await database.close()

@@ -201,7 +201,7 @@ async def test_too_few_data_nodes(fast_home: Path) -> None:
 
 async def test_a_cluster_with_a_node_down(fast_home: Path) -> None:
     async with open_desk(fast_home) as desk:
-        next(iter(desk.lab.world.nodes.values())).up = False
+        desk.lab.world.stop(list(desk.lab.world.nodes.values())[-1])
         with pytest.raises(ClientRequestException) as caught:
             await desk.upgrade()
         assert (caught.value.status_code, caught.value.error_code) == (412, "CSS.0078"), caught.value.error_msg

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from shardlift.engine import RestEngine, open_engine
 from shardlift.errors import EngineError
-from shardlift.model import CopyState, Health, InstanceType, Node, ShardCopy
+from shardlift.model import BackupSeen, CopyState, Health, InstanceType, Node, ShardCopy
 from tests.unit.engine_servers import Asked, FakeNode, Reply, listening
 
 DATA = Path(__file__).parent.parent / "data" / "engine"
+DEFAULTS = {
+    "cluster.routing.allocation.disk.watermark.low": "85%",
+    "cluster.routing.allocation.awareness.attributes": [],
+    "cluster.name": "lab",
+}
 REFUSED = Reply(403, {"error": {"type": "security_exception", "reason": "no"}, "status": 403})
 
 
@@ -35,7 +41,7 @@ def recorded(cluster: str, overrides: dict[str, Reply] | None = None) -> Callabl
         "GET /_nodes": "nodes",
         "GET /_cat/shards": "sizes",
         "GET /_snapshot/_status": "running_snapshots",
-        "GET /_snapshot/r1/_all": "snapshots",
+        "GET /_snapshot/r1/": "snapshots",
         "GET /_recovery": "recoveries",
         "GET /_tasks": "tasks",
         "POST /_cluster/allocation/explain": "explain_stuck",
@@ -48,6 +54,14 @@ def recorded(cluster: str, overrides: dict[str, Reply] | None = None) -> Callabl
                 return reply
         if request == "GET /_snapshot/_all":
             return Reply(200, {"r1": {"type": "fs", "settings": {}}})
+        if request == "GET /_snapshot/r1/s1":
+            return Reply(200, {"snapshots": [{"snapshot": "s1", "end_time_in_millis": 1000, "shards": {"failed": 0}}]})
+        if request == "GET /_cluster/settings" and "include_defaults" in asked.params:
+            return Reply(200, {**load("settings").body, "defaults": DEFAULTS})
+        if request == "GET /_tasks" and "reindex" in asked.params["actions"]:
+            return Reply(200, {"tasks": [{"node": "x", "id": 7, "action": "indices:data/write/reindex"}]})
+        if request == "GET /_dangling":
+            return Reply(200, {"_nodes": {"failed": 0}, "dangling_indices": [{"index_name": "ghost"}]})
         for start, name in files.items():
             if request.startswith(start):
                 return load(name)
@@ -79,6 +93,12 @@ async def test_an_observation_holds_everything(cluster: str) -> None:
     assert seen.settings.effective("cluster.routing.allocation.exclude._name") == "zz,yy"
     assert (seen.voting is None) == cluster.startswith("elasticsearch-6")
     assert (seen.running_snapshots, seen.snapshotted) == (0, {"books", ".dotted-x"})
+    assert seen.backups["books"] == BackupSeen("s1", datetime.fromtimestamp(1, UTC), 0)
+    assert seen.settings.effective("cluster.routing.allocation.disk.watermark.low") == "85%"
+    assert seen.settings.effective("cluster.routing.allocation.awareness.attributes") == ""
+    assert "cluster.name" not in seen.settings.defaults
+    assert seen.running_work == ("indices:data/write/reindex (task x:7)",)
+    assert seen.dangling == (None if cluster == "elasticsearch-6.8.23" else ("ghost",))
 
 
 @pytest.mark.parametrize(
@@ -100,16 +120,37 @@ async def test_an_opensearch_node_among_elasticsearch_nodes_is_asked_itself(
 
 
 async def test_what_the_rules_can_do_without_stays_unknown() -> None:
-    missing = ("GET /_nodes/stats", "GET /_nodes/os", "GET /_cat/shards", "GET /_snapshot")
+    missing = (
+        "GET /_nodes/stats",
+        "GET /_nodes/os",
+        "GET /_cat/shards",
+        "GET /_snapshot",
+        "GET /_tasks",
+        "GET /_dangling",
+    )
     async with engine_on(overrides=dict.fromkeys(missing, REFUSED)) as (engine, _node):
         seen = await engine.observe()
     assert {(node.disk_total_bytes, node.processors, node.write_queue) for node in seen.nodes} == {(None, None, None)}
     assert {copy.size_bytes for copy in seen.shards} == {None}
     assert (seen.running_snapshots, seen.snapshotted) == (None, None)
+    assert (seen.running_work, seen.dangling, seen.backups) == (None, None, {})
+
+
+async def test_backups_without_details_have_no_age() -> None:
+    async with engine_on(overrides={"GET /_snapshot/r1/s1": REFUSED}) as (engine, _node):
+        seen = await engine.observe()
+    assert seen.backups["books"] == BackupSeen("s1", None, None)
+    assert seen.snapshotted == {"books", ".dotted-x"}
+
+
+async def test_polled_settings_come_without_defaults() -> None:
+    async with engine_on() as (engine, node):
+        assert (await engine.settings()).defaults == {}
+    assert "include_defaults" not in node.asked[-1].params
 
 
 async def test_one_unreadable_repository_makes_backups_unknown() -> None:
-    async with engine_on(overrides={"GET /_snapshot/r1": REFUSED}) as (engine, _node):
+    async with engine_on(overrides={"GET /_snapshot/r1/_all": REFUSED}) as (engine, _node):
         seen = await engine.observe()
     assert (seen.running_snapshots, seen.snapshotted) == (0, None)
 

@@ -16,6 +16,8 @@ from shardlift.store import Journal, Leases, StoreError
 from tests.unit.test_upgrade_walk import BOTH, assert_whole
 from tests.worlds import NEW, OLD, Crash, Lab, open_lab
 
+VIRTUAL_TIME = True
+
 
 def settings_of(lab: Lab) -> tuple[dict[str, str], dict[str, str], set[str]]:
     return lab.world.persistent, lab.world.transient, lab.world.voting_excluded
@@ -57,11 +59,11 @@ async def test_failure_is_completed_after_a_crash_in_the_middle_of_it(fast_home:
             if (when, what) == ("before", "put_setting") and lab.effects_of("start"):
                 raise Crash
 
-        lab.world.fault = crash
+        lab.fault = crash
         with pytest.raises(Crash):
             await lab.drive()
         assert (await lab.task(task)).status is TaskStatus.RUNNING
-        lab.world.fault = lambda *_point: None
+        lab.fault = lambda *_point: None
         await lab.drive()
         assert (await lab.task(task)).status is TaskStatus.FAILED
         assert settings_of(lab) == ({}, {}, set())
@@ -101,7 +103,8 @@ async def test_drain_that_cannot_end_fails_with_the_decider(fast_home: Path) -> 
         task = await lab.submit()
         first = task.total[0]
         pinned = next(copy for copy in lab.world.copies if copy.node == first)
-        pinned.pinned = True
+        key = "index.routing.allocation.require._name"
+        lab.world.indices[pinned.index].settings[key] = first
         await lab.drive()
         failed = await lab.task(task)
         row = failed.steps_of(first)[0]
@@ -109,7 +112,7 @@ async def test_drain_that_cannot_end_fails_with_the_decider(fast_home: Path) -> 
         assert "filter" in row.desc
         assert f"{pinned.index}[{pinned.shard}]" in row.desc
         assert lab.effects_of("stop") == [], "nothing was stopped"
-        pinned.pinned = False
+        del lab.world.indices[pinned.index].settings[key]
         await lab.service.retry(task.id)
         await lab.drive()
         await assert_whole(lab, task.id)
@@ -182,6 +185,7 @@ async def test_abort_of_a_failed_task_gives_it_up(fast_home: Path) -> None:
         node = lab.world.nodes[task.total[1]]
         node.starts = True
         lab.world.start(node)
+        await lab.clock.sleep(60)
         rest = await lab.submit()
         assert set(rest.total) == set(task.total[1:])
         await lab.drive()
@@ -248,7 +252,7 @@ async def test_refusals_change_nothing(fast_home: Path) -> None:
         assert "target_differs" in {finding.rule for finding in refused.value.findings}
         with pytest.raises(UsageError, match="cross"):
             await lab.service.upgrade(UpgradeRequest(lab.cluster.id, NEW.id, upgrade_type="same"))
-        lab.world.stop(next(iter(lab.world.nodes.values())))
+        lab.world.stop(list(lab.world.nodes.values())[-1])
         with pytest.raises(RefusedError) as refused:
             await lab.submit()
         assert {"nodes_present", "cluster_healthy"} <= {finding.rule for finding in refused.value.findings}

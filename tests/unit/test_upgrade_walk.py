@@ -11,6 +11,7 @@ from shardlift.executor import Event
 from shardlift.model import StepStatus, Strategy, TaskStatus
 from tests.worlds import NEW, Crash, Lab, open_lab
 
+VIRTUAL_TIME = True
 BOTH = pytest.mark.parametrize("strategy", list(Strategy))
 HOST_EFFECTS = ("backup", "stop", "switch", "restore", "start", "set aside", "discard")
 
@@ -82,7 +83,7 @@ async def test_crash_at_every_point_in_turn(fast_home: Path, strategy: Strategy)
                 met.add(point)
                 raise Crash
 
-        lab.world.fault = lambda *point: crash_once(point)
+        lab.fault = lambda *point: crash_once(point)
         crashes = 0
         while (await lab.task(task)).status is TaskStatus.RUNNING:
             try:
@@ -90,7 +91,7 @@ async def test_crash_at_every_point_in_turn(fast_home: Path, strategy: Strategy)
             except Crash:
                 crashes += 1
             assert crashes < 1000, "the task must come to an end"
-        lab.world.fault = lambda *_point: None
+        lab.fault = lambda *_point: None
         await assert_whole(lab, task.id)
         assert crashes == len(met)
         assert crashes >= 3 * 13 * 3, "all moments of all sub-steps were met"

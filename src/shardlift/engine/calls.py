@@ -20,8 +20,16 @@ _STATS_FIELDS = (
     "os.cpu.load_average",
     "jvm.mem.heap_used_percent",
     "thread_pool.search.queue",
+    "thread_pool.search.rejected",
     "thread_pool.write.queue",
+    "thread_pool.write.rejected",
+    "indices.search.query_total",
+    "indices.search.query_time_in_millis",
+    "indices.indexing.index_total",
+    "indices.indexing.index_time_in_millis",
 )
+# What a restart of a node would break half-way. Resize is shrink, split and clone; 6.8 calls its shrink so too.
+_WORK = ("*reindex*", "*byquery*", "*forcemerge*", "*resize*", "*shrink*")
 
 
 def _fields(prefix: str, names: tuple[str, ...]) -> str:
@@ -41,7 +49,7 @@ PROCESSORS = Call(
 )
 STATS = Call(
     "GET",
-    "/_nodes/stats/fs,process,os,jvm,thread_pool",
+    "/_nodes/stats/fs,process,os,jvm,thread_pool,indices/search,indexing",
     {"filter_path": _fields("nodes.*.", _STATS_FIELDS), "timeout": "3s"},
 )
 ROUTING = Call(
@@ -55,7 +63,8 @@ METADATA = Call(
     "/_cluster/state/metadata",
     {
         "flat_settings": "true",
-        "filter_path": "metadata.cluster_coordination,metadata.indices.*.state,metadata.indices.*.settings",
+        "filter_path": "metadata.cluster_coordination,metadata.node_shutdown,"
+        "metadata.indices.*.state,metadata.indices.*.settings",
     },
     master=True,
 )
@@ -63,6 +72,28 @@ VOTING = Call("GET", "/_cluster/state/metadata", {"filter_path": "metadata.clust
 CLEAR_VOTING = Call("DELETE", "/_cluster/voting_config_exclusions", {"wait_for_removal": "false"})
 SIZES = Call("GET", "/_cat/shards", {"format": "json", "bytes": "b", "h": "index,shard,prirep,id,store"})
 SETTINGS = Call("GET", "/_cluster/settings", {"flat_settings": "true"}, master=True)
+# With flat settings a key is one name, dots and all. A dot in a filter parts names, so only a star can match one in a key.
+ALL_SETTINGS = Call(
+    "GET",
+    "/_cluster/settings",
+    {
+        "flat_settings": "true",
+        "include_defaults": "true",
+        "filter_path": "persistent,transient,defaults.cluster*,defaults.indices*,defaults.discovery*",
+    },
+    master=True,
+)
+RUNNING_WORK = Call(
+    "GET",
+    "/_tasks",
+    {
+        "actions": ",".join(_WORK),
+        "group_by": "none",
+        "timeout": "3s",
+        "filter_path": _fields("tasks.", ("node", "id", "action", "parent_task_id")) + ",node_failures.type",
+    },
+)
+DANGLING = Call("GET", "/_dangling", {"filter_path": "dangling_indices.index_name,_nodes.failed"})
 RUNNING_SNAPSHOTS = Call("GET", "/_snapshot/_status", {"filter_path": "snapshots.snapshot"}, master=True)
 REPOSITORIES = Call("GET", "/_snapshot/_all", master=True)
 CLIENT_REQUESTS = Call("GET", "/_tasks", {"nodes": "_local", "actions": "indices:data/*", "group_by": "none"})
@@ -109,8 +140,20 @@ def flush(*, synced: bool) -> Call:
 
 
 def snapshots(repository: str) -> Call:
-    params = {"verbose": "false", "filter_path": "snapshots.state,snapshots.indices"}
-    return Call("GET", f"/_snapshot/{quote(repository, safe='')}/_all", params, master=True)
+    """Names, states and indices, which a repository keeps in one place."""
+    fields = _fields("snapshots.", ("snapshot", "state", "indices"))
+    return Call("GET", f"{_repository(repository)}/_all", {"verbose": "false", "filter_path": fields}, master=True)
+
+
+def snapshot_details(repository: str, names: tuple[str, ...]) -> Call:
+    """What is kept with each snapshot on its own."""
+    path = f"{_repository(repository)}/{','.join(quote(name, safe='') for name in names)}"
+    fields = _fields("snapshots.", ("snapshot", "end_time_in_millis", "shards.failed"))
+    return Call("GET", path, {"ignore_unavailable": "true", "filter_path": fields}, master=True)
+
+
+def _repository(name: str) -> str:
+    return f"/_snapshot/{quote(name, safe='')}"
 
 
 def recoveries(*, hidden_and_closed: bool) -> Call:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from shardlift.engine.parse_indices import flat_value
 from shardlift.model import (
+    BackupSeen,
     ClusterSettings,
     Decision,
     Explanation,
@@ -34,13 +36,33 @@ def health(body: Json) -> HealthSeen:
         unassigned=body["unassigned_shards"],
         pending_tasks=body["number_of_pending_tasks"],
         timed_out=body["timed_out"],
+        in_flight_fetch=body["number_of_in_flight_fetch"],
     )
+
+
+# Defaults that rules and dry run look at; an engine has a thousand.
+_DEFAULTS = (
+    "cluster.routing.",
+    "cluster.max_shards_per_",
+    "indices.recovery.max_bytes_per_sec",
+    "discovery.zen.minimum_master_nodes",
+)
 
 
 def settings(body: Json) -> ClusterSettings:
     """From `_cluster/settings?flat_settings=true`."""
-    layers = ({key: flat_value(value) for key, value in body[name].items()} for name in ("persistent", "transient"))
-    return ClusterSettings(*layers)
+    return ClusterSettings(*(_flat(body[name]) for name in ("persistent", "transient")))
+
+
+def all_settings(body: Json) -> ClusterSettings:
+    """From the same with `include_defaults=true` and a filter, which may drop empty layers."""
+    defaults = {key: value for key, value in _flat(body["defaults"]).items() if key.startswith(_DEFAULTS)}
+    return ClusterSettings(_flat(body.get("persistent", {})), _flat(body.get("transient", {})), defaults)
+
+
+def _flat(layer: Json) -> dict[str, str]:
+    # 6.8 writes the default of an empty list as the word [].
+    return {key: "" if value == "[]" else flat_value(value) for key, value in layer.items()}
 
 
 def voting(state: Json) -> VotingSeen | None:
@@ -59,6 +81,13 @@ def running_snapshots(body: Json) -> int:
     return len(body.get("snapshots", ()))
 
 
+def listing(body: Json) -> Json:
+    """A repository's snapshots, looked at so far that the functions below can rely on their shape."""
+    for one in body.get("snapshots", ()):
+        _ = one["snapshot"], one["state"], one["indices"]
+    return body
+
+
 def snapshotted(listings: Iterable[Json], found: Iterable[IndexSeen]) -> frozenset[str]:
     """The open indices that are in a successful snapshot of any repository. `listings`: one per repository."""
     safe = {
@@ -69,6 +98,78 @@ def snapshotted(listings: Iterable[Json], found: Iterable[IndexSeen]) -> frozens
         for index in snapshot["indices"]
     }
     return frozenset(index.name for index in found if not index.closed and index.name in safe)
+
+
+def newest_listed(listing: Json, found: Iterable[IndexSeen], limit: int) -> tuple[str, ...]:
+    """The last `limit` finished snapshots of a repository that hold any of these indices, in the engine's order (by
+    time where the repository tells it, else by name)."""
+    names = {index.name for index in found}
+    held = [one["snapshot"] for one in _finished(listing) if not names.isdisjoint(one["indices"])]
+    return tuple(held[-limit:])
+
+
+def snapshot_details(body: Json) -> dict[str, BackupSeen]:
+    """By snapshot, from `_snapshot/<repository>/<names>`."""
+    return {one["snapshot"]: _backup(one) for one in body.get("snapshots", ())}
+
+
+def _backup(entry: Json) -> BackupSeen:
+    ended_ms = entry.get("end_time_in_millis")
+    ended_at = datetime.fromtimestamp(ended_ms / 1000, UTC) if ended_ms else None
+    return BackupSeen(entry["snapshot"], ended_at, entry.get("shards", {}).get("failed"))
+
+
+def backups(listing: Json, details: Mapping[str, BackupSeen], found: Iterable[IndexSeen]) -> dict[str, BackupSeen]:
+    """The newest finished snapshot of each open index in one repository. `details`: of some of the snapshots."""
+    names = {index.name for index in found if not index.closed}
+    newest: dict[str, BackupSeen] = {}
+    for entry in _finished(listing):
+        backup = details.get(entry["snapshot"], BackupSeen(entry["snapshot"], None, None))
+        newest.update((name, newer(newest.get(name), backup)) for name in names.intersection(entry["indices"]))
+    return newest
+
+
+def newer(one: BackupSeen | None, other: BackupSeen) -> BackupSeen:
+    """Which of two ended later; the second if that is not known."""
+    if one is None or one.ended_at is None:
+        return other
+    return one if other.ended_at is None or other.ended_at < one.ended_at else other
+
+
+def _finished(listing: Json) -> Iterator[Json]:
+    return (one for one in listing.get("snapshots", ()) if one["state"] in {"SUCCESS", "PARTIAL"})
+
+
+def running_work(body: Json) -> tuple[str, ...] | None:
+    """From `_tasks?group_by=none`: what was begun by somebody, not by another task. None when a node did not answer."""
+    if body.get("node_failures"):
+        return None
+    own = (task for task in body.get("tasks", ()) if "parent_task_id" not in task)
+    return tuple(sorted(f"{task['action']} (task {task['node']}:{task['id']})" for task in own))
+
+
+def dangling(body: Json) -> tuple[str, ...] | None:
+    """From `_dangling`; None when a node did not answer."""
+    if body.get("_nodes", {}).get("failed"):
+        return None
+    return tuple(sorted({entry["index_name"] for entry in body.get("dangling_indices", ())}))
+
+
+def leaving(state: Json) -> frozenset[str]:
+    """Ids of the nodes that Elasticsearch was told to expect to shut down, from a cluster state's metadata."""
+    return frozenset(_node_ids(state.get("metadata", {}).get("node_shutdown")))
+
+
+def _node_ids(value: Json) -> Iterator[str]:
+    # By key, at whatever depth: the layout changed between the versions of 7 and 8.
+    if isinstance(value, Mapping):
+        if "node_id" in value:
+            yield str(value["node_id"])
+        value = value.values()
+    elif not isinstance(value, list):
+        return
+    for entry in value:
+        yield from _node_ids(entry)
 
 
 def explanation(copy: ShardCopy, body: Json) -> Explanation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -104,6 +104,11 @@ def _loaded(node: NodeSeen, stats: Json) -> NodeSeen:
         load_1m=_load_1m(stats),
         search_queue=_known(_at(stats, "thread_pool", "search").get("queue")),
         write_queue=_known(_at(stats, "thread_pool", "write").get("queue")),
+        search_total=_known(_at(stats, "indices", "search").get("query_total")),
+        search_time_ms=_known(_at(stats, "indices", "search").get("query_time_in_millis")),
+        write_total=_known(_at(stats, "indices", "indexing").get("index_total")),
+        write_time_ms=_known(_at(stats, "indices", "indexing").get("index_time_in_millis")),
+        rejected_total=_sum(_known(_at(stats, "thread_pool", pool).get("rejected")) for pool in ("search", "write")),
     )
 
 
@@ -127,6 +132,11 @@ def _at(value: Json, *path: str) -> Mapping[str, Any]:
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value if isinstance(value, Mapping) else {}
+
+
+def _sum(figures: Iterable[int | None]) -> int | None:
+    known = list(figures)
+    return None if None in known else sum(figure or 0 for figure in known)
 
 
 def _known(value: object) -> int | None:

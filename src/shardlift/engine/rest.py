@@ -15,6 +15,7 @@ from shardlift.engine import calls, parse, parse_indices, parse_nodes
 from shardlift.engine.transport import Call, Transport
 from shardlift.errors import EngineError
 from shardlift.model import (
+    BackupSeen,
     ClusterSettings,
     CopyState,
     EngineKind,
@@ -41,6 +42,8 @@ _STATUS_NO_MASTER = 503
 _FIRST_VOTING = Version(7, 0, 0)
 _FIRST_VOTING_BY_NAME = Version(7, 8, 0)
 _PLAIN_FLUSH = Version(7, 6, 0)  # from here on a plain flush does what a synced one did
+_FIRST_DANGLING = Version(7, 9, 0)
+_DETAILED_SNAPSHOTS = 10  # of each repository: every one is a file to be read there
 _ALL_RECOVERIES = Version(7, 2, 0)  # before, a closed index has no shards, and asking for it is an error
 
 
@@ -63,20 +66,22 @@ class RestEngine:
 
     async def observe(self) -> Observation:
         at = datetime.now(UTC)
-        health, members, shards, metadata, settings, sizes, running, listings = await asyncio.gather(
+        health, members, routing, metadata, settings, sizes, running, work, listings = await asyncio.gather(
             self.health(),
             self._members_with_load(),
             self._ask(calls.ROUTING, lambda state: (parse_indices.copies(state), parse_nodes.names(state))),
-            self._ask(calls.METADATA, lambda state: (parse_indices.indices(state), parse.voting(state))),
-            self.settings(),
+            self._ask(calls.METADATA, lambda state: state),
+            self._ask(calls.ALL_SETTINGS, parse.all_settings),
             self._or_none(self._ask(calls.SIZES, parse_indices.sizes)),
             self._or_none(self._ask(calls.RUNNING_SNAPSHOTS, parse.running_snapshots)),
+            self._or_none(self._ask(calls.RUNNING_WORK, parse.running_work)),
             self._or_none(self._snapshot_listings()),
         )
-        copies, node_names = shards
-        indices, voting = metadata
+        copies, node_names = routing
         nodes, elected = members
         ids = {name: node_id for node_id, name in node_names.items()}
+        indices = _read(calls.METADATA, parse_indices.indices, metadata)
+        dangling, backups = await asyncio.gather(self._dangling(nodes), self._backups(listings or {}, indices))
         return Observation(
             at=at,
             health=health,
@@ -85,9 +90,17 @@ class RestEngine:
             shards=parse_indices.with_sizes(copies, ids, sizes or {}),
             indices=indices,
             settings=settings,
-            voting=voting,
+            voting=_read(calls.METADATA, parse.voting, metadata),
             running_snapshots=running,
-            snapshotted=_snapshotted(listings, indices),
+            snapshotted=None if listings is None else parse.snapshotted(listings.values(), indices),
+            running_work=work,
+            dangling=dangling,
+            backups=backups,
+            leaving=frozenset(
+                node_names[node_id]
+                for node_id in _read(calls.METADATA, parse.leaving, metadata)
+                if node_id in node_names
+            ),
         )
 
     async def nodes(self) -> tuple[NodeSeen, ...]:
@@ -193,9 +206,29 @@ class RestEngine:
         body = await self._transport.ask_node(node, calls.OWN_VERSION, timeout_s=_ANSWERS_WITHIN_S)
         return _read(calls.OWN_VERSION, lambda found: min(parse_nodes.versions(found)), body)
 
-    async def _snapshot_listings(self) -> list[Any]:
+    async def _snapshot_listings(self) -> dict[str, Any]:
+        """Names, states and indices of all snapshots, by repository."""
         repositories = await self._ask(calls.REPOSITORIES, list)
-        return await asyncio.gather(*(self._transport.ask(calls.snapshots(name)) for name in repositories))
+        asked = (self._ask(calls.snapshots(name), parse.listing) for name in repositories)
+        return dict(zip(repositories, await asyncio.gather(*asked), strict=True))
+
+    async def _backups(self, listings: dict[str, Any], indices: tuple[IndexSeen, ...]) -> dict[str, BackupSeen]:
+        """The newest snapshot of each index in any repository; without its details where these cannot be read."""
+        newest: dict[str, BackupSeen] = {}
+        for repository, listing in listings.items():
+            names = parse.newest_listed(listing, indices, _DETAILED_SNAPSHOTS)
+            call = calls.snapshot_details(repository, names)
+            details = await self._or_none(self._ask(call, parse.snapshot_details)) if names else None
+            found = parse.backups(listing, details or {}, indices)
+            newest.update((name, parse.newer(newest.get(name), backup)) for name, backup in found.items())
+        return newest
+
+    async def _dangling(self, nodes: tuple[NodeSeen, ...]) -> tuple[str, ...] | None:
+        """None where some node cannot tell."""
+        if any(node.engine is EngineKind.ELASTICSEARCH and node.version < _FIRST_DANGLING for node in nodes):
+            return None
+        found: tuple[str, ...] | None = await self._or_none(self._ask(calls.DANGLING, parse.dangling))
+        return found
 
     async def _oldest_elasticsearch(self) -> Version | None:
         """The oldest version in the cluster if any node is Elasticsearch, which is older than all OpenSearch."""
@@ -233,12 +266,3 @@ def _read(call: Call, read: Callable[[Any], T], body: Any) -> T:
 def _before(oldest: Version | None, first: Version) -> bool:
     """Whether some node is too old for what came with `first`. `oldest`: None when there is no Elasticsearch."""
     return oldest is not None and oldest < first
-
-
-def _snapshotted(listings: list[Any] | None, indices: tuple[IndexSeen, ...]) -> frozenset[str] | None:
-    if listings is None:
-        return None
-    try:
-        return parse.snapshotted(listings, indices)
-    except (LookupError, TypeError):
-        return None

@@ -4,6 +4,7 @@ from shardlift.model.cluster import Cluster, ClusterStatus, InstanceType, Node, 
 from shardlift.model.finding import Finding, Severity
 from shardlift.model.image import EngineKind, Image, Version
 from shardlift.model.observation import (
+    BackupSeen,
     ClusterSettings,
     CopyState,
     Decision,
@@ -25,6 +26,7 @@ from shardlift.model.task import StepRow, StepStatus, Task, TaskKind, TaskStatus
 
 __all__ = [
     "SUB_STEPS",
+    "BackupSeen",
     "Cluster",
     "ClusterSettings",
     "ClusterStatus",

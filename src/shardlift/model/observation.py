@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 
 from shardlift.model.image import EngineKind, Version
 
@@ -30,7 +31,11 @@ class CopyState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HealthSeen:
-    """`GET _cluster/health`. `timed_out` is true when what was waited for did not come about in time."""
+    """`GET _cluster/health`. `timed_out` is true when what was waited for did not come about in time.
+
+    `pending_tasks` wait in the elected master's queue; `in_flight_fetch` counts questions to data nodes about the
+    copies on their disks, which go before an allocation.
+    """
 
     status: Health
     nodes: int
@@ -107,6 +112,12 @@ class NodeSeen:
     def zone(self) -> str | None:
         return self.attributes.get("zone")
 
+    @property
+    def disk_used_bytes(self) -> int | None:
+        if self.disk_total_bytes is None or self.disk_available_bytes is None:
+            return None
+        return self.disk_total_bytes - self.disk_available_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class ShardCopy:
@@ -163,13 +174,19 @@ class IndexSeen:
         """Whether every data node is meant to hold a copy; such a copy need not move, it is complete elsewhere."""
         return self.settings.get("index.auto_expand_replicas", "false").endswith("-all")
 
+    @property
+    def searchable_snapshot(self) -> bool:
+        """Whether its copies are read from a snapshot repository (Elasticsearch `snapshot`, OpenSearch
+        `remote_snapshot`) and not written by anybody."""
+        return self.settings.get("index.store.type", "") in {"snapshot", "remote_snapshot"}
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterSettings:
     """`GET _cluster/settings?flat_settings=true`: each layer as flat keys to strings (lists joined by commas).
 
-    `defaults` holds what the elected master's configuration file and the engine itself say, for the keys that matter
-    here; it is empty when it was not asked for.
+    `defaults` holds what the configuration file of the node asked and the engine itself say, for the keys that matter
+    here; it is empty when it was not asked for, which only an observation does.
     """
 
     persistent: Mapping[str, str] = field(default_factory=dict)
@@ -199,12 +216,27 @@ class VotingSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class BackupSeen:
+    """The newest finished snapshot, whole or partial, that holds an index.
+
+    `ended_at` and `failed_shards` (of all its indices) are None where the repository was not asked for them: details
+    are read of the newest snapshots only.
+    """
+
+    snapshot: str
+    ended_at: datetime | None
+    failed_shards: int | None
+
+
+@dataclass(frozen=True)
 class Observation:
     """Everything read once. `shards` and `indices` cover all indices, hidden, system and closed ones too.
 
     `running_snapshots` counts snapshots under way; `snapshotted` names the open indices that are in at least one
-    successful snapshot; `running_work` names actions under way that a restart would break (reindex, force merge,
-    shrink); `dangling` names indices found on a disk but not in the cluster. All None when that could not be read.
+    successful snapshot; `backups` tells the newest snapshot of each index, as far as known; `running_work` names
+    actions under way that a restart would break (reindex, update by query, force merge, shrink, ...); `dangling` names
+    indices found on a disk but not in the cluster; `leaving` names members that somebody has announced to shut down
+    (Elasticsearch's `_nodes/shutdown`). What could not be read is None, except `backups`, which then lacks the index.
     """
 
     at: datetime
@@ -219,15 +251,38 @@ class Observation:
     snapshotted: frozenset[str] | None
     running_work: tuple[str, ...] | None = ()
     dangling: tuple[str, ...] | None = ()
+    backups: Mapping[str, BackupSeen] = field(default_factory=dict)
+    leaving: frozenset[str] = frozenset()
+
+    # Maps built when first asked for, once for all rules: a big cluster has a hundred thousand copies.
+
+    @cached_property
+    def members(self) -> Mapping[str, NodeSeen]:
+        """By name."""
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def by_node(self) -> Mapping[str, tuple[ShardCopy, ...]]:
+        """The copies on each node that has any, by its name. A relocating copy is on its source."""
+        found: dict[str, list[ShardCopy]] = {}
+        for copy in self.shards:
+            if copy.node is not None:
+                found.setdefault(copy.node, []).append(copy)
+        return {name: tuple(copies) for name, copies in found.items()}
+
+    @cached_property
+    def groups(self) -> Mapping[tuple[str, int], tuple[ShardCopy, ...]]:
+        """All copies of each shard, unassigned ones too, by index and shard number."""
+        found: dict[tuple[str, int], list[ShardCopy]] = {}
+        for copy in self.shards:
+            found.setdefault(copy.group, []).append(copy)
+        return {group: tuple(copies) for group, copies in found.items()}
 
     def node(self, name: str) -> NodeSeen | None:
-        for node in self.nodes:
-            if node.name == name:
-                return node
-        return None
+        return self.members.get(name)
 
     def copies_on(self, name: str) -> tuple[ShardCopy, ...]:
-        return tuple(copy for copy in self.shards if copy.node == name)
+        return self.by_node.get(name, ())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,22 @@
 """A simulated world behind the same two protocols as the real one: clusters that need no engine and no host."""
 
 from shardlift.sim.backend import SimBackend
+from shardlift.sim.build import build_world
 from shardlift.sim.clock import FastClock
-from shardlift.sim.world import Copy, SimNode, World, build_world
+from shardlift.sim.doors import Door, OpenDoor
+from shardlift.sim.parts import MIB, Copy, IndexSpec, SimIndex, SimNode
+from shardlift.sim.world import World
 
-__all__ = ["Copy", "FastClock", "SimBackend", "SimNode", "World", "build_world"]
+__all__ = [
+    "MIB",
+    "Copy",
+    "Door",
+    "FastClock",
+    "IndexSpec",
+    "OpenDoor",
+    "SimBackend",
+    "SimIndex",
+    "SimNode",
+    "World",
+    "build_world",
+]

@@ -6,22 +6,24 @@ from shardlift.driver.protocol import Driver
 from shardlift.engine.protocol import Engine
 from shardlift.errors import NotFoundError
 from shardlift.model import Cluster, Image
+from shardlift.sim.doors import Door, OpenDoor
 from shardlift.sim.driver import SimDriver
 from shardlift.sim.engine import SimEngine
 from shardlift.sim.world import World
 
 
 class SimBackend:
-    """Serves one world and a fixed set of images."""
+    """Serves one world and a fixed set of images, to one caller who comes through `door`."""
 
-    def __init__(self, world: World, images: tuple[Image, ...]) -> None:
+    def __init__(self, world: World, images: tuple[Image, ...], door: Door | None = None) -> None:
         self.world = world
         self._images = images
-        self._driver = SimDriver(world)
+        self._door = door or OpenDoor()
+        self._driver = SimDriver(world, self._door)
 
     def engine(self, cluster: Cluster) -> Engine:
         del cluster
-        return SimEngine(self.world)
+        return SimEngine(self.world, self._door)
 
     def driver(self, name: str) -> Driver:
         del name

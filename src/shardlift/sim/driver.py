@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from shardlift.driver.protocol import Backup, ProcessSeen, Restored, Stopped
 from shardlift.errors import DriverError
 from shardlift.model import Image, Node, PluginSeen
-from shardlift.sim.world import SimNode, World
+from shardlift.sim.doors import Door, OpenDoor
+from shardlift.sim.parts import SimNode
+from shardlift.sim.world import World
+
+_STOP_S = 0.3
 
 
 class SimDriver:
     """Implements the driver protocol on the world's nodes."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, door: Door | None = None) -> None:
         self._world = world
+        self._door = door or OpenDoor()
         self._ready: set[str] = set()
 
     async def prepare(self, image: Image) -> None:
@@ -43,23 +51,26 @@ class SimDriver:
         del bootstrap
         mine = self._node(node)
         if mine.pid is None:
-            with self._effect("start", mine):
+            async with self._effect("start", mine):
                 self._world.start(mine)
         return ProcessSeen(mine.pid or 1, float(mine.pid or 1))
 
     async def stop(self, node: Node, *, timeout_s: float) -> Stopped:
-        del timeout_s
+        """A process that hangs does not hear SIGTERM: it is killed when its time is up."""
         mine = self._node(node)
         if mine.pid is None:
             return Stopped(already=True, killed=False, took_s=0)
-        with self._effect("stop", mine):
+        hung = mine.hung
+        async with self._effect("stop", mine):
             self._world.stop(mine)
-        return Stopped(already=False, killed=False, took_s=1)
+        took_s = timeout_s if hung else _STOP_S
+        await self._world.clock.sleep(took_s)
+        return Stopped(already=False, killed=hung, took_s=took_s)
 
     async def backup(self, node: Node, *, key: str) -> Backup:
         mine = self._node(node)
         if key not in mine.backups:
-            with self._effect("backup", mine):
+            async with self._effect("backup", mine):
                 mine.backups.add(key)
         return Backup(digest="0" * 64, files=("opensearch.yml",), plugins=())
 
@@ -72,12 +83,12 @@ class SimDriver:
             raise DriverError(f"{node.name} is running")
         changed = False
         if fresh_data and key not in mine.set_aside:
-            with self._effect("set aside", mine):
+            async with self._effect("set aside", mine):
                 mine.set_aside[key], mine.disk = mine.disk, {}
                 mine.node_id = f"id-{self._world.new_number()}"
             changed = True
         if mine.image_id != image.id:
-            with self._effect("switch", mine):
+            async with self._effect("switch", mine):
                 mine.image_id, mine.engine, mine.version = image.id, image.engine, image.version
             changed = True
         return changed
@@ -89,7 +100,7 @@ class SimDriver:
             raise DriverError(f"no backup {key} of {node.name}")
         already = key in mine.restored
         if not already:
-            with self._effect("restore", mine):
+            async with self._effect("restore", mine):
                 mine.restored.add(key)
         return Restored(already=already, translated=(), kept=())
 
@@ -104,7 +115,7 @@ class SimDriver:
     async def discard(self, node: Node, *, key: str) -> None:
         mine = self._node(node)
         if mine.set_aside.get(key):
-            with self._effect("discard", mine):
+            async with self._effect("discard", mine):
                 mine.set_aside[key] = {}
 
     async def log_tail(self, node: Node, lines: int = 40) -> tuple[str, ...]:
@@ -116,22 +127,13 @@ class SimDriver:
             self._world.stop(mine)
 
     def _node(self, node: Node) -> SimNode:
+        self._world.advance()
         return self._world.nodes[node.name]
 
-    def _effect(self, what: str, node: SimNode) -> _Effect:
-        return _Effect(self._world, what, node.name)
-
-
-class _Effect:
-    """Brackets one change of a host: a fault may strike before it or after it, never in the middle."""
-
-    def __init__(self, world: World, what: str, node: str) -> None:
-        self._world, self._what, self._node = world, what, node
-
-    def __enter__(self) -> None:
-        self._world.fault("before", self._what, self._node)
-        self._world.effects.append((self._what, self._node))
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if kind is None:
-            self._world.fault("after", self._what, self._node)
+    @asynccontextmanager
+    async def _effect(self, what: str, node: SimNode) -> AsyncIterator[None]:
+        """Brackets one change of a host: what strikes, strikes before it or after it, never in the middle."""
+        await self._door.before(f"host.{what}", node.name, effect=True)
+        self._world.effects.append((what, node.name))
+        yield
+        await self._door.after(f"host.{what}", node.name, effect=True)

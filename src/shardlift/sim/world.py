@@ -1,267 +1,307 @@
-"""The state of one simulated cluster and how it changes: nodes, shard copies with their documents, settings, votes.
+"""One simulated cluster: its state, its clock's events, its clients, and what operators do to it.
 
-Held to the engines' rules where the upgrade depends on them (sources in docs/simulator.md): a primary moves only to an
-equal or newer node, a replica never to one older than its primary's, no two copies of a shard share a node, an
-excluded node is emptied one copy at a time, `enable: primaries` keeps replicas unassigned.
+Time passes lazily: whoever calls in lets everything happen that was due since (`advance`), in order, each event at its
+own time. So the same world runs on a real clock, a fast one, or one in which waiting takes no time, and two runs
+with the same calls at the same times are alike to the letter. docs/simulator.md tells what is modelled and after what.
 """
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from shardlift.model import Cluster, CopyState, EngineKind, Version
+from shardlift.clock import Clock
+from shardlift.errors import EngineError
+from shardlift.model import CopyState
+from shardlift.sim import membership, movement
+from shardlift.sim.parts import Copy, Data, Group, IndexSpec, Move, Shard, SimIndex, SimNode
 
-_EXCLUDE = "cluster.routing.allocation.exclude._id"
-_ENABLE = "cluster.routing.allocation.enable"
-
-
-@dataclass(slots=True)
-class SimNode:
-    """A node: what its host holds, and, while `up`, its membership."""
-
-    name: str
-    address: str
-    zone: str
-    engine: EngineKind
-    version: Version
-    image_id: str
-    node_id: str
-    ephemeral_id: str
-    pid: int | None = None
-    up: bool = False
-    starts: bool = True
-    disk: dict[tuple[str, int], int] = field(default_factory=dict)
-    set_aside: dict[str, dict[tuple[str, int], int]] = field(default_factory=dict)
-    backups: set[str] = field(default_factory=set)
-    restored: set[str] = field(default_factory=set)
-    log: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Copy:
-    """One copy of a shard; `documents` counts those it holds. `target` is set while it is on its way there."""
-
-    index: str
-    shard: int
-    primary: bool
-    state: CopyState
-    node: str | None
-    documents: int = 0
-    target: str | None = None
-    pinned: bool = False
-
-    @property
-    def group(self) -> tuple[str, int]:
-        return self.index, self.shard
+_BAD_REQUEST = 400
+_KNOWN = ("cluster.routing.", "cluster.max_shards_per_node", "indices.recovery.", "search.", "action.")
+_RECOVERIES = 2
+_FULL = 0.97
 
 
 class World:
-    """One cluster. `effects` lists what was done to hosts, in order; `fault` is called around each and may raise."""
+    """`effects` lists what was done to hosts, in order. `on_event` is told each event in a few words."""
 
-    def __init__(self, nodes: list[SimNode], copies: list[Copy]) -> None:
+    def __init__(self, nodes: list[SimNode], indices: list[SimIndex], copies: list[Copy], clock: Clock) -> None:
         self.nodes = {node.name: node for node in nodes}
+        self.indices = {index.name: index for index in indices}
         self.copies = copies
+        self.shards: dict[Group, Shard] = {copy.group: Shard() for copy in copies}
         self.persistent: dict[str, str] = {}
         self.transient: dict[str, str] = {}
         self.voting_excluded: set[str] = set()
-        self.elected: str | None = nodes[0].name
+        self.voters: tuple[str, ...] = tuple(node.node_id for node in nodes if node.eligible)
+        self.elected: str | None = None
         self.effects: list[tuple[str, str]] = []
-        self.acknowledged: dict[tuple[str, int], int] = {copy.group: 0 for copy in copies}
-        self.recoveries: list[tuple[Copy, str, str]] = []
-        self.fault: Callable[[str, str, str], None] = lambda _when, _what, _where: None
+        self.moves: list[Move] = []
+        self.recovered: list[Move] = []
+        self.flow: movement.Flow | None = None
+        self.flow_number = 0
+        self.snapshotting: frozenset[Group] = frozenset()
+        self.failed_writes = 0
+        self.on_event: Callable[[str], None] = lambda _line: None
+        self.clock = clock
+        self.now_s = clock.elapsed_s()
+        self._heap: list[tuple[float, int, Callable[[], str]]] = []
         self._numbers = itertools.count(1)
+        self._write_every_s = 0.0
+        self._next_write_s = 0.0
+        self._by_group: dict[Group, list[Copy]] = {}
+        self.index_groups()
 
-    # clients
+    # time
 
-    def write(self) -> None:
-        """One document to each shard that has a serving primary; acknowledged once every started copy has it."""
-        for group in self.acknowledged:
-            primary = self.primary(group)
-            if primary is None:
-                continue
-            for copy in self.copies:
-                if copy.group == group and copy.state in {CopyState.STARTED, CopyState.RELOCATING}:
-                    copy.documents += 1
-                    self._keep(copy)
-            self.acknowledged[group] += 1
+    def advance(self) -> None:
+        """Lets everything happen that is due by now."""
+        until_s = self.clock.elapsed_s()
+        while self._heap and self._heap[0][0] <= until_s:
+            at_s, _, event = heapq.heappop(self._heap)
+            self._writes_until(at_s)
+            self.now_s = max(self.now_s, at_s)
+            line = event()
+            if line:
+                self.on_event(line)
+        self._writes_until(until_s)
+        self.now_s = max(self.now_s, until_s)
 
-    def lost(self) -> dict[tuple[str, int], int]:
-        """By shard, how many acknowledged documents no primary has now."""
-        out = {}
-        for group, count in self.acknowledged.items():
-            primary = self.primary(group)
-            have = 0 if primary is None else primary.documents
-            if have < count:
-                out[group] = count - have
-        return out
+    def at(self, seconds: float, event: Callable[[], str]) -> None:
+        """Schedules an event in so many seconds from now; it returns a line about what happened, or nothing."""
+        heapq.heappush(self._heap, (self.now_s + seconds, next(self._numbers), event))
 
-    def primary(self, group: tuple[str, int]) -> Copy | None:
-        for copy in self.copies:
-            if copy.group == group and copy.primary and copy.node is not None:
-                return copy
-        return None
-
-    # membership
-
-    def start(self, node: SimNode) -> None:
-        node.pid = next(self._numbers) + 1000
-        node.ephemeral_id = f"e{next(self._numbers)}"
-        if not node.starts:
-            node.pid = None
-            node.log.append("Unrecognized VM option 'Nonsense'")
-            return
-        node.up = True
-        for group, documents in node.disk.items():
-            self._revive(node, group, documents)
-        if self.elected is None or not self.nodes[self.elected].up:
-            self._elect()
-        self.reroute()
-
-    def stop(self, node: SimNode) -> None:
-        node.up, node.pid = False, None
-        for copy in self.copies:
-            if copy.target == node.name:
-                copy.target, copy.state = None, CopyState.STARTED
-            if copy.node == node.name:
-                copy.node, copy.state, copy.target = None, CopyState.UNASSIGNED, None
-        for copy in self.copies:
-            if copy.primary and copy.node is None:
-                self._promote(copy)
-        if self.elected == node.name:
-            self._elect()
-        self.reroute()
-
-    def exclude_from_voting(self, name: str) -> None:
-        self.voting_excluded.add(name)
-        if self.elected == name:
-            self._elect()
+    def next_event_s(self) -> float | None:
+        """When the next event is due, clients' writes aside."""
+        return self._heap[0][0] if self._heap else None
 
     def new_number(self) -> int:
         return next(self._numbers)
 
-    # allocation
+    def new_flow(self) -> int:
+        """The number of the recovery event that counts from now on; earlier ones come to nothing."""
+        self.flow_number = self.new_number()
+        return self.flow_number
 
-    def tick(self) -> None:
-        """One relocation and all initializations come to their end."""
-        for copy in self.copies:
-            if copy.state is CopyState.INITIALIZING:
-                self._recover(copy)
-        moving = next((copy for copy in self.copies if copy.state is CopyState.RELOCATING), None)
-        if moving is not None and moving.node is not None and moving.target is not None:
-            self.recoveries.append((moving, moving.node, moving.target))
-            self.nodes[moving.node].disk.pop(moving.group, None)
-            moving.node, moving.target, moving.state = moving.target, None, CopyState.STARTED
-            self._keep(moving)
-        self.reroute()
+    def wall_ms(self, at_s: float) -> int:
+        """Wall time of that moment, as the nodes' own clocks have it."""
+        return int((self.clock.now().timestamp() - self.clock.elapsed_s() + at_s) * 1000)
 
-    def reroute(self) -> None:
-        """Starts the recoveries and relocations that the settings ask for and the rules allow."""
-        for copy in self.copies:
-            if copy.state is CopyState.UNASSIGNED and not copy.primary:
-                self._assign(copy)
-            elif copy.state is CopyState.STARTED and copy.node in self.excluded():
-                target = None if copy.pinned else self._place_for(copy)
-                if target is not None:
-                    copy.state, copy.target = CopyState.RELOCATING, target.name
+    # looking
 
-    def excluded(self) -> set[str]:
-        ids = set(self.setting(_EXCLUDE).split(","))
-        return {node.name for node in self.nodes.values() if node.node_id in ids}
+    def group(self, group: Group) -> list[Copy]:
+        return self._by_group.get(group, [])
+
+    def primary(self, group: Group) -> Copy | None:
+        """The primary if it is assigned."""
+        return next((copy for copy in self.group(group) if copy.primary and copy.node is not None), None)
+
+    def copies_on(self, name: str) -> list[Copy]:
+        return [copy for copy in self.copies if copy.node == name]
+
+    def placed_on(self, name: str) -> list[Copy]:
+        """Copies that are on the node or on their way to it."""
+        return [copy for copy in self.copies if name in (copy.node, copy.target)]
+
+    def used_bytes(self, node: SimNode) -> int:
+        return node.filler_bytes + sum(self.indices[copy.index].copy_bytes for copy in self.placed_on(node.name))
 
     def setting(self, key: str) -> str:
         return self.transient.get(key, self.persistent.get(key, ""))
 
-    def _assign(self, copy: Copy) -> None:
-        if self.setting(_ENABLE) in {"primaries", "none"}:
-            return
-        target = self._place_for(copy)
-        if target is not None and self.primary(copy.group) is not None:
-            copy.node, copy.state, copy.documents = target.name, CopyState.INITIALIZING, 0
+    def settings_under(self, prefix: str) -> dict[str, str]:
+        """Settings in force whose key begins so, without the prefix."""
+        keys = sorted({*self.persistent, *self.transient})
+        return {key[len(prefix) :]: self.setting(key) for key in keys if key.startswith(prefix)}
 
-    def _place_for(self, copy: Copy) -> SimNode | None:
-        taken = {name for other in self.copies if other.group == copy.group for name in (other.node, other.target)}
-        primary = self.primary(copy.group)
-        source = self.nodes[copy.node] if copy.node else None
-        # A primary compares with where it is, a replica with where its primary is.
-        least = source if copy.primary or primary is None else self.nodes[primary.node or ""]
-        free = [
-            node
-            for node in self.nodes.values()
-            if node.up
-            and node.name not in taken
-            and node.name not in self.excluded()
-            and (least is None or _rank(node) >= _rank(least))
-        ]
-        return min(free, key=self._load, default=None)
-
-    def _load(self, node: SimNode) -> int:
-        return sum(node.name in {copy.node, copy.target} for copy in self.copies)
-
-    def _recover(self, copy: Copy) -> None:
-        primary = self.primary(copy.group)
-        if primary is None or copy.node is None or primary.node is None:
-            return
-        node = self.nodes[copy.node]
-        if node.disk.get(copy.group) != primary.documents:
-            self.recoveries.append((copy, primary.node, copy.node))
-        copy.documents, copy.state = primary.documents, CopyState.STARTED
-        self._keep(copy)
-
-    def _promote(self, lost: Copy) -> None:
-        """Another started copy becomes primary; the lost one waits as a replica."""
-        for copy in self.copies:
-            if copy.group == lost.group and copy.node is not None and copy.state is not CopyState.INITIALIZING:
-                copy.primary, lost.primary = True, False
-                return
-
-    def _revive(self, node: SimNode, group: tuple[str, int], documents: int) -> None:
-        """A primary without a home comes back with the node that has its data, and with what that data holds."""
-        for copy in self.copies:
-            if copy.group == group and copy.primary and copy.node is None:
-                copy.node, copy.state, copy.documents = node.name, CopyState.STARTED, documents
-                return
-
-    def _keep(self, copy: Copy) -> None:
-        if copy.node is not None:
-            self.nodes[copy.node].disk[copy.group] = copy.documents
-
-    def _elect(self) -> None:
-        able = [node.name for node in self.nodes.values() if node.up and node.name not in self.voting_excluded]
-        # A majority of all, as with a voting configuration that is back to its full size.
-        enough = sum(node.up for node in self.nodes.values()) * 2 > len(self.nodes)
-        self.elected = able[0] if able and enough else None
-
-
-def _rank(node: SimNode) -> tuple[bool, Version]:
-    return node.engine is EngineKind.OPENSEARCH, node.version
-
-
-def build_world(cluster: Cluster, *, indices: int = 2, shards: int = 2, replicas: int = 1) -> World:
-    """A started, green cluster of that shape: `indices` times `shards` shards with `replicas` replicas each."""
-    nodes = [
-        SimNode(
-            name=node.name,
-            address=node.address,
-            zone=node.zone,
-            engine=cluster.engine,
-            version=cluster.version,
-            image_id=node.image_id,
-            node_id=f"id-{at}",
-            ephemeral_id=f"e-{at}",
-            pid=100 + at,
-            up=True,
+    def recovery_limits(self) -> tuple[int, int]:
+        """Incoming and outgoing recoveries that a node takes at once."""
+        both = self.setting("cluster.routing.allocation.node_concurrent_recoveries") or str(_RECOVERIES)
+        prefix = "cluster.routing.allocation.node_concurrent_"
+        return (
+            int(self.setting(f"{prefix}incoming_recoveries") or both),
+            int(self.setting(f"{prefix}outgoing_recoveries") or both),
         )
-        for at, node in enumerate(cluster.nodes)
-    ]
-    places = itertools.cycle(range(len(nodes)))
-    copies = []
-    for index in range(indices):
-        for shard in range(shards):
-            first = next(places)
-            for copy in range(replicas + 1):
-                home = nodes[(first + copy) % len(nodes)]
-                copies.append(Copy(f"index-{index}", shard, copy == 0, CopyState.STARTED, home.name))
-                home.disk[f"index-{index}", shard] = 0
-    return World(nodes, copies)
+
+    def quorum_without(self, name: str) -> bool:
+        """Whether the voters that work are a majority without that node."""
+        working = {node.node_id for node in self.nodes.values() if node.working and node.name != name}
+        return 2 * len(working & {*self.voters}) > len(self.voters)
+
+    def lost(self, *, without: str | None = None) -> dict[Group, int]:
+        """By shard, how many acknowledged operations nobody has any more, on no disk, set aside or not.
+
+        `without`: as if what that node has set aside were gone already.
+        """
+        best: dict[Group, int] = {}
+        for copy in self.copies:
+            if copy.node is not None and copy.state is not CopyState.INITIALIZING:
+                best[copy.group] = max(best.get(copy.group, 0), copy.documents)
+        for node in self.nodes.values():
+            kept = [node.disk, *(node.set_aside.values() if node.name != without else ())]
+            for group, data in ((group, data) for disk in kept for group, data in disk.items()):
+                if group in self.shards and data.aid in self.shards[group].in_sync:
+                    best[group] = max(best.get(group, 0), data.documents)
+        missing = {group: shard.acknowledged - best.get(group, 0) for group, shard in self.shards.items()}
+        return {group: count for group, count in missing.items() if count > 0}
+
+    # clients
+
+    def write_every(self, seconds: float) -> None:
+        """From now on clients write one document to each shard so often; 0 ends it."""
+        self._write_every_s, self._next_write_s = seconds, self.now_s + seconds
+
+    def write(self) -> None:
+        """One document to each shard. Acknowledged once every copy in sync has it; refused where that cannot be."""
+        for group, shard in self.shards.items():
+            if self.indices[group[0]].closed:
+                continue
+            primary = next((copy for copy in self.group(group) if copy.primary and copy.serving), None)
+            others = [copy for copy in self.group(group) if copy.serving and not copy.primary]
+            holders = [] if primary is None else [primary, *others]
+            if primary is None or not all(self.nodes[copy.node or ""].working for copy in holders):
+                # A node that hangs or has just died is still thought to be there: the write waits, and times out.
+                self.failed_writes += 1
+                continue
+            for copy in holders:
+                copy.documents = primary.documents + 1 if copy is not primary else copy.documents
+            primary.documents += 1
+            self.nodes[primary.node or ""].writes += 1
+            shard.acknowledged = primary.documents
+            shard.in_sync = {copy.aid for copy in holders}
+
+    def _writes_until(self, until_s: float) -> None:
+        while self._write_every_s and self._next_write_s <= until_s:
+            self.write()
+            self._next_write_s += self._write_every_s
+
+    # what operators do
+
+    def put_cluster_setting(self, layer: str, key: str, value: str | None) -> None:
+        """As `PUT _cluster/settings` would; None deletes. Raises EngineError with status 400."""
+        self.advance()
+        if value is not None and not key.startswith(_KNOWN):
+            raise EngineError(f"PUT /_cluster/settings: unknown setting [{key}]", status=_BAD_REQUEST)
+        archived = sorted(one for one in {*self.persistent, *self.transient} if one.startswith("archived."))
+        if archived and not key.startswith("archived."):
+            raise EngineError(f"PUT /_cluster/settings: unknown setting [{archived[0]}]", status=_BAD_REQUEST)
+        where = {"persistent": self.persistent, "transient": self.transient}[layer]
+        if value is not None:
+            where[key] = value
+        else:
+            for gone in [one for one in where if one == key or (key == "archived.*" and one.startswith("archived."))]:
+                del where[gone]
+        self.changed()
+
+    def create_index(self, spec: IndexSpec) -> None:
+        self.advance()
+        oldest = min(node.version for node in self.nodes.values() if node.up)
+        engine = next(node.engine for node in self.nodes.values() if node.up and node.version == oldest)
+        self.indices[spec.name] = SimIndex(
+            spec.name, spec.primaries, spec.replicas, spec.copy_bytes, engine, oldest, dict(spec.settings)
+        )
+        for shard in range(spec.primaries):
+            self.shards[spec.name, shard] = Shard()
+            for number in range(spec.replicas + 1):
+                self.copies.append(
+                    Copy(spec.name, shard, number == 0, CopyState.UNASSIGNED, None, reason="INDEX_CREATED")
+                )
+        self.index_groups()
+        self.changed()
+
+    def delete_index(self, name: str) -> None:
+        self.advance()
+        del self.indices[name]
+        self.copies[:] = [copy for copy in self.copies if copy.index != name]
+        self.shards = {group: shard for group, shard in self.shards.items() if group[0] != name}
+        self.moves = [move for move in self.moves if move.copy.index != name]
+        for node in self.nodes.values():
+            for disk in (node.disk, *node.set_aside.values()):
+                for group in [group for group in disk if group[0] == name]:
+                    del disk[group]
+        self.index_groups()
+        self.changed()
+
+    def start_snapshot(self) -> None:
+        """Of all primaries there are."""
+        self.advance()
+        self.snapshotting = frozenset(self.shards)
+
+    def end_snapshot(self) -> None:
+        self.advance()
+        self.snapshotting = frozenset()
+        self.changed()
+
+    def fill_disk(self, name: str) -> None:
+        self.advance()
+        node = self.nodes[name]
+        node.filler_bytes = int(node.disk_bytes * _FULL) - (self.used_bytes(node) - node.filler_bytes)
+        self.changed()
+
+    def free_disk(self, name: str) -> None:
+        self.advance()
+        node = self.nodes[name]
+        node.filler_bytes = node.disk_bytes // 5
+        self.changed()
+
+    def mend(self) -> None:
+        """All that a person puts right after a failure: disks are freed, and nodes would start again."""
+        self.advance()
+        for node in self.nodes.values():
+            node.starts = True
+            node.filler_bytes = min(node.filler_bytes, node.disk_bytes // 5)
+        self.changed()
+
+    # processes
+
+    def start(self, node: SimNode) -> None:
+        """The engine's process begins; HTTP and membership follow after `boot_s`."""
+        self.advance()
+        membership.begin(self, node)
+
+    def stop(self, node: SimNode) -> None:
+        """The process ends as after SIGTERM: the others know it at once."""
+        self.advance()
+        membership.end(self, node)
+        membership.leave(self, node)
+
+    def kill_node(self, name: str) -> None:
+        """The process is gone from one moment to the next; the others notice a little later."""
+        self.advance()
+        node = self.nodes[name]
+        if node.pid is None:
+            raise KeyError(f"{name} does not run")
+        membership.end(self, node)
+        membership.notice(self, node)
+
+    def hang_node(self, name: str) -> None:
+        self.advance()
+        node = self.nodes[name]
+        if node.pid is None or not node.up:
+            raise KeyError(f"{name} is no member")
+        node.hung = True
+        membership.notice(self, node)
+
+    def unhang_node(self, name: str) -> None:
+        self.advance()
+        membership.wake(self, self.nodes[name])
+
+    # inner work
+
+    def changed(self) -> None:
+        """Something that allocation depends on has changed."""
+        movement.reroute(self)
+
+    def index_groups(self) -> None:
+        """After copies were added or taken away."""
+        self._by_group = {}
+        for copy in self.copies:
+            self._by_group.setdefault(copy.group, []).append(copy)
+
+    def keep(self, node: SimNode) -> None:
+        """The node serves nothing any more; its disk still has what it served, or had before and was catching up."""
+        replaying = [move.copy for move in self.moves if move.replay and move.target == node.name]
+        for copy in self.copies_on(node.name):
+            if copy.serving or copy in replaying:
+                node.disk[copy.group] = Data(copy.aid, copy.documents)

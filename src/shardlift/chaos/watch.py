@@ -1,0 +1,158 @@
+"""The invariants, looked at after every event and before every effect, and the transcript of a trial."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shardlift.chaos.process import Process
+from shardlift.chaos.time import EPOCH, VirtualClock
+from shardlift.model import Task, TaskStatus
+from shardlift.sim import World
+
+# A fault so fresh that neither the cluster nor anybody who asks it can know of it yet.
+_UNKNOWABLE_S = 12.0
+_LINES_MAX = 20_000
+
+
+class ViolationError(AssertionError):
+    """An invariant does not hold. The message says which, and what was seen."""
+
+
+@dataclass(slots=True)
+class Watch:
+    """Sees everything. `violations` collects; a trial ends at the first."""
+
+    world: World
+    clock: VirtualClock
+    database: Path
+    lines: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    fault_at_s: float = -1e9
+    expected: dict[tuple[str, str], str] = field(default_factory=dict)
+    on_violation: Callable[[], None] = lambda: None
+    _lease: sqlite3.Connection | None = None
+
+    def note(self, line: str) -> None:
+        """One line of the transcript."""
+        if len(self.lines) < _LINES_MAX:
+            self.lines.append(f"{self.clock.elapsed_s():9.2f} {line}")
+
+    def fault(self, line: str) -> None:
+        """A fault strikes now: what is done within seconds of it could not know."""
+        self.fault_at_s = self.clock.elapsed_s()
+        self.note(f"FAULT {line}")
+
+    def violated(self, what: str) -> None:
+        self.violations.append(f"at {self.clock.elapsed_s():.2f} s: {what}")
+        self.note(f"VIOLATION {what}")
+        self.on_violation()
+
+    # before and after what a control plane does
+
+    def effect(self, process: Process, call: str, where: str) -> None:
+        """Asked before each effect: is it this process's turn, and is the effect safe now?"""
+        self._only_actor(process, call, where)
+        if call == "host.stop":
+            self._may_stop(where)
+        if call == "host.discard":
+            self._may_discard(where)
+
+    def done(self, call: str, where: str) -> None:
+        self.note(f"  did {call} {where}".rstrip())
+
+    def _only_actor(self, process: Process, call: str, where: str) -> None:
+        """Invariant 2: the row names this process as the owner, and the lease has not run out."""
+        if self._lease is None:
+            self._lease = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
+        row = self._lease.execute("SELECT lease_owner, lease_until, epoch FROM cluster").fetchone()
+        owner = row[0] if row else None
+        if owner != process.name:
+            self.violated(f"{process.name} does {call} {where} while the lease is with {owner}")
+
+    def _may_stop(self, name: str) -> None:
+        """Invariant 1: every shard keeps a STARTED copy, and the votes that are left are a majority."""
+        if self.clock.elapsed_s() - self.fault_at_s < _UNKNOWABLE_S:
+            return
+        world = self.world
+        alone = sorted(
+            {f"{c.index}[{c.shard}]" for c in world.copies_on(name) if c.serving and not others(world, c, name)}
+        )
+        if alone:
+            self.violated(f"{name} is stopped with the only started copy of {', '.join(alone[:5])}")
+        down = sorted(node.name for node in world.nodes.values() if not node.up and node.name != name)
+        if down:
+            self.violated(f"{name} is stopped while {', '.join(down)} is away")
+        if not world.quorum_without(name):
+            self.violated(f"{name} is stopped, and the votes that are left are no majority")
+
+    def _may_discard(self, name: str) -> None:
+        """The data set aside may go only when nothing acknowledged is in it alone."""
+        lost = self.world.lost()
+        if lost:
+            self.violated(f"the old data of {name} is deleted while acknowledged writes are missing: {some(lost)}")
+
+    # after each event
+
+    def after_event(self, line: str) -> None:
+        if line:
+            self.note(line)
+
+    # in the end
+
+    def judge(self, task: Task, *, settled: bool) -> None:
+        """What must be true of a task that has ended, or that goes on after everything was mended."""
+        world = self.world
+        lost = world.lost()
+        if lost:
+            self.violated(f"acknowledged writes are lost: {some(lost)}")
+        if task.status is TaskStatus.RUNNING:
+            self.violated(f"the task has not ended, and says it waits for: {task.waiting_for or _waits(task)}")
+            return
+        if settled:
+            self._settings_as_expected()
+        if task.status is TaskStatus.SUCCESS:
+            self._success(task)
+        elif not task.fail_message:
+            self.violated(f"the task is {task.status} and does not say why")
+
+    def _settings_as_expected(self) -> None:
+        world = self.world
+        found = {("persistent", key): value for key, value in world.persistent.items()}
+        found |= {("transient", key): value for key, value in world.transient.items()}
+        for key in sorted({*found, *self.expected}):
+            if found.get(key) != self.expected.get(key):
+                self.violated(f"{key[0]} {key[1]} is {found.get(key)!r} in the end, not {self.expected.get(key)!r}")
+        if world.voting_excluded:
+            self.violated(f"voting exclusions are left: {sorted(world.voting_excluded)}")
+
+    def _success(self, task: Task) -> None:
+        versions = Counter(str(node.version) for node in self.world.nodes.values())
+        if len(versions) != 1:
+            self.violated(f"the task is a success, but the nodes run {dict(versions)}")
+        down = sorted(node.name for node in self.world.nodes.values() if not node.up)
+        if down and self.clock.elapsed_s() - self.fault_at_s >= _UNKNOWABLE_S:
+            self.violated(f"the task is a success, but {', '.join(down)} is away")
+        if task.completed != task.total:
+            self.violated("the task is a success, but not all nodes are completed")
+
+    def started(self) -> str:
+        return f"{EPOCH:%Y-%m-%d %H:%M:%S}"
+
+
+def others(world: World, copy: object, name: str) -> bool:
+    """Whether another node has a copy of the same shard that serves."""
+    return any(other.serving and other.node != name for other in world.group(copy.group))  # type: ignore[attr-defined]
+
+
+def some(lost: dict[tuple[str, int], int]) -> str:
+    named = [f"{count} of {index}[{shard}]" for (index, shard), count in sorted(lost.items())]
+    return ", ".join(named[:5])
+
+
+def _waits(task: Task) -> str:
+    told: Iterable[object] = (row.progress.get("waiting_for") for row in task.steps if row.progress)
+    return next((str(one) for one in told if one), "nothing")

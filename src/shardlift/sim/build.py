@@ -1,0 +1,68 @@
+"""A simulated world made to measure."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from shardlift.clock import Clock
+from shardlift.model import Cluster, CopyState, Node
+from shardlift.sim import membership
+from shardlift.sim.deciders import verdicts
+from shardlift.sim.parts import Copy, IndexSpec, SimIndex, SimNode
+from shardlift.sim.world import World
+
+_DEFAULT_ROLES = ("cluster_manager", "data", "ingest")
+
+
+def build_world(cluster: Cluster, clock: Clock, *, indices: Sequence[IndexSpec]) -> World:
+    """A started, green cluster of that shape, its copies dealt to the data nodes in turn."""
+    nodes = [_node(node, cluster, at) for at, node in enumerate(cluster.nodes)]
+    made = [
+        SimIndex(
+            spec.name, spec.primaries, spec.replicas, spec.copy_bytes, cluster.engine, cluster.version,
+            dict(spec.settings),
+        )
+        for spec in indices
+    ]  # fmt: skip
+    copies = [
+        Copy(index.name, shard, number == 0, CopyState.UNASSIGNED, None)
+        for index in made
+        for shard in range(index.primaries)
+        for number in range(index.replicas + 1)
+    ]
+    world = World(nodes, made, copies, clock)
+    world.elected = next(node.name for node in nodes if node.eligible)
+    membership.reconfigure(world)
+    data = [node for node in nodes if node.holds_data]
+    turn = itertools.cycle(range(len(data)))
+    for copy in copies:
+        _place(world, copy, data, next(turn))
+    return world
+
+
+def _place(world: World, copy: Copy, data: list[SimNode], first: int) -> None:
+    for at in range(len(data)):
+        node = data[(first + at) % len(data)]
+        if not [one for one in verdicts(world, copy, node) if one.verdict == "NO"]:
+            copy.node, copy.state, copy.aid = node.name, CopyState.STARTED, world.new_number()
+            world.shards[copy.group].in_sync.add(copy.aid)
+            return
+    raise ValueError(f"no node may have {copy.label}")
+
+
+def _node(node: Node, cluster: Cluster, at: int) -> SimNode:
+    return SimNode(
+        name=node.name,
+        address=node.address,
+        zone=node.zone,
+        roles=frozenset(node.roles or _DEFAULT_ROLES),
+        engine=cluster.engine,
+        version=cluster.version,
+        image_id=node.image_id,
+        node_id=f"id-{at}",
+        ephemeral_id=f"e-{at}",
+        pid=100 + at,
+        up=True,
+        serving=True,
+    )

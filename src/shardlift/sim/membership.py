@@ -1,0 +1,170 @@
+"""Who is a member, who votes, and who is elected.
+
+Voting configurations are resized as `Reconfigurator` does it: an odd number of live voters, not fewer than three once
+there were three. Times are round figures of what real nodes showed: a broken connection is noticed in half a second, a
+node that hangs after three failed checks of ten seconds, and an election takes about one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shardlift.sim import movement
+from shardlift.sim.parts import SimNode
+
+if TYPE_CHECKING:
+    from shardlift.sim.world import World
+
+_NOTICED_DEAD_S = 0.5
+_NOTICED_HUNG_S = 30.0
+_ELECTION_S = 0.8
+_JOIN_AGAIN_S = 1.0
+_START_FAILS_S = 1.0
+_FEWEST_VOTERS = 3
+
+
+def begin(world: World, node: SimNode) -> None:
+    node.pid = world.new_number() + 1000
+    node.ephemeral_id = f"e{world.new_number()}"
+    node.hung = False
+    node.started_at_ms = world.wall_ms(world.now_s)
+    node.searches = node.writes = 0
+    pid = node.pid
+    if node.starts:
+        world.at(node.boot_s, lambda: _booted(world, node, pid))
+    else:
+        world.at(_START_FAILS_S, lambda: _start_failed(node, pid))
+
+
+def end(world: World, node: SimNode) -> None:
+    """The process is gone. What it served stays on its disk; the others do not know yet."""
+    node.pid, node.serving, node.hung = None, False, False
+    world.keep(node)
+
+
+def notice(world: World, node: SimNode) -> None:
+    """After a while the others take a node that does not answer off their list."""
+    pid, seconds = node.pid, _NOTICED_HUNG_S if node.hung else _NOTICED_DEAD_S
+
+    def gone() -> str:
+        if not node.up or (node.pid == pid and pid is not None and not node.hung):
+            return ""
+        leave(world, node)
+        return f"{node.name} has left the cluster"
+
+    world.at(seconds, gone)
+
+
+def wake(world: World, node: SimNode) -> None:
+    """A node that hung goes on; if it has been taken off the list it joins again, with its data."""
+    if not node.hung:
+        return
+    node.hung = False
+    if not node.up and node.pid is not None:
+        pid = node.pid
+        world.at(_JOIN_AGAIN_S, lambda: _joins(world, node, pid))
+
+
+def leave(world: World, node: SimNode) -> None:
+    if not node.up:
+        return
+    world.keep(node)
+    node.up = False
+    movement.node_left(world, node)
+    if world.elected == node.name:
+        world.elected = None
+    if world.elected is None:
+        world.at(_ELECTION_S, lambda: _elect(world))
+    reconfigure(world)
+    world.changed()
+
+
+def exclude_from_voting(world: World, name: str) -> None:
+    world.voting_excluded.add(name)
+    reconfigure(world)
+    if world.elected == name and any(_able(world, node) for node in world.nodes.values()):
+        world.elected = None
+        world.at(_ELECTION_S, lambda: _elect(world))
+
+
+def clear_exclusions(world: World) -> None:
+    world.voting_excluded.clear()
+    reconfigure(world)
+
+
+def reconfigure(world: World) -> None:
+    """The elected master adapts the voting configuration to who is there."""
+    if world.elected is None:
+        return
+    by_id = {node.node_id: node for node in world.nodes.values() if node.eligible}
+    kept = [one for one in world.voters if one not in by_id or by_id[one].name not in world.voting_excluded]
+    live = [
+        node for node in world.nodes.values() if node.up and node.eligible and node.name not in world.voting_excluded
+    ]
+    size = max(_odd(len(live)), min(_FEWEST_VOTERS, _odd(len(kept))))
+    ids = [node.node_id for node in live]
+    first = [one for one in ids if one == world.nodes[world.elected].node_id]
+    order = [*first, *(one for one in kept if one in ids), *ids, *kept]
+    wanted = list(dict.fromkeys(order))[:size]
+    # A new configuration stands only when a majority of it is alive: otherwise the old one stays.
+    if wanted and 2 * sum(one in ids for one in wanted) > len(wanted):
+        world.voters = tuple(wanted)
+
+
+def _odd(count: int) -> int:
+    return count if count % 2 else max(count - 1, 0)
+
+
+def _able(world: World, node: SimNode) -> bool:
+    return node.working and node.node_id in world.voters and node.name not in world.voting_excluded
+
+
+def _elect(world: World) -> str:
+    if world.elected is not None:
+        return ""
+    votes = sum(node.working and node.node_id in world.voters for node in world.nodes.values())
+    able = [node for node in world.nodes.values() if _able(world, node)]
+    if 2 * votes <= len(world.voters) or not able:
+        return ""
+    world.elected = able[0].name
+    reconfigure(world)
+    world.changed()
+    return f"{world.elected} is elected master"
+
+
+def _booted(world: World, node: SimNode, pid: int) -> str:
+    if node.pid != pid or node.hung:
+        return ""
+    return _joins(world, node, pid)
+
+
+def _joins(world: World, node: SimNode, pid: int) -> str:
+    """HTTP opens after the join; without a master the node tries again."""
+    if node.pid != pid or node.up or node.hung:
+        return ""
+    if world.elected is None and node.eligible and node.node_id in world.voters:
+        # Its vote may be the one that was missing.
+        node.up = node.serving = True
+        _elect(world)
+        if world.elected is None:
+            node.up = node.serving = False
+    if world.elected is None:
+        world.at(_JOIN_AGAIN_S, lambda: _joins(world, node, pid))
+        return ""
+    others = [one for one in world.nodes.values() if one.up and one is not node]
+    if others and all(one.release[0] > node.release[0] or one.version.major > node.version.major for one in others):
+        node.log.append(f"refused to join: all other nodes are newer than {node.version}")
+        return f"{node.name} is refused: the cluster is newer"
+    node.up = node.serving = True
+    reconfigure(world)
+    movement.node_joined(world, node)
+    world.changed()
+    return f"{node.name} has joined as {node.engine} {node.version}"
+
+
+def _start_failed(node: SimNode, pid: int) -> str:
+    if node.pid != pid:
+        return ""
+    node.pid = None
+    node.log.append("Unrecognized VM option 'Nonsense'")
+    return f"{node.name} does not start"

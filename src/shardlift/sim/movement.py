@@ -1,0 +1,302 @@
+"""Where copies go, and how long that takes: allocation, relocation, recovery, promotion.
+
+A peer recovery reads from the primary. Bytes flow at `indices.recovery.max_bytes_per_sec` of the source and of the
+target, shared by the recoveries of each. A copy that finds its data on the node's disk only replays operations.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shardlift.model import CopyState
+from shardlift.sim.deciders import may_remain, verdicts
+from shardlift.sim.parts import MIB, Copy, Data, Move, SimNode
+
+if TYPE_CHECKING:
+    from shardlift.sim.world import World
+
+_RATE = 40 * MIB
+_HANDSHAKE_S = 0.2
+_REPLAY_BYTES = 4096
+_DELAYED_S = 60.0
+_REBALANCE = 2
+_UNEVEN = 2
+_UNITS = {"kb": 1024, "mb": MIB, "gb": 1024 * MIB}
+
+
+def reroute(world: World) -> None:
+    """Begins the recoveries and relocations that the settings ask for and the deciders allow."""
+    if world.elected is None:
+        return
+    _expand(world)
+    for copy in world.copies:
+        if copy.state is CopyState.UNASSIGNED and copy.primary:
+            _assign_primary(world, copy)
+    for copy in world.copies:
+        if copy.state is CopyState.UNASSIGNED and not copy.primary:
+            _assign_replica(world, copy)
+    for copy in world.copies:
+        if copy.state is CopyState.STARTED and may_remain(world, copy):
+            _move_away(world, copy)
+    _rebalance(world)
+    _plan_next(world)
+
+
+def node_left(world: World, node: SimNode) -> None:
+    """Its copies are unassigned, replicas of its primaries are promoted, recoveries from and to it end."""
+    for move in [one for one in world.moves if node.name in (one.source, one.target)]:
+        _cancel(world, move)
+    for copy in world.copies_on(node.name):
+        copy.node, copy.target, copy.state, copy.reason = None, None, CopyState.UNASSIGNED, "NODE_LEFT"
+        copy.delayed_until_s = world.now_s + _delay_s(world, copy)
+        world.at(_delay_s(world, copy), lambda: _again(world))
+    for copy in world.copies:
+        if copy.primary and copy.node is None:
+            _promote(world, copy)
+
+
+def node_joined(world: World, node: SimNode) -> None:
+    """What lies on its disk for indices that are gone is cleaned away."""
+    for group in [group for group in node.disk if group not in world.shards]:
+        del node.disk[group]
+
+
+def _again(world: World) -> str:
+    reroute(world)
+    return ""
+
+
+def _delay_s(world: World, copy: Copy) -> float:
+    text = world.indices[copy.index].settings.get("index.unassigned.node_left.delayed_timeout", "")
+    return float(text.rstrip("s")) if text.endswith("s") else _DELAYED_S
+
+
+def _promote(world: World, lost: Copy) -> None:
+    """A started replica becomes primary; the lost one waits as a replica.
+
+    The engines take the one on the newest node, with segment replication the one on the oldest (RoutingNodes).
+    """
+    able = [copy for copy in world.group(lost.group) if copy.serving and not copy.primary]
+    if not able:
+        return
+    segments = world.indices[lost.index].settings.get("index.replication.type") == "SEGMENT"
+    ranked = sorted(able, key=lambda copy: (world.nodes[copy.node or ""].release, copy.node or ""))
+    chosen = ranked[0 if segments else -1]
+    chosen.primary, lost.primary = True, False
+    for move in [one for one in world.moves if one.copy.group == lost.group and one.copy is not chosen]:
+        _cancel(world, move)
+
+
+def _assign_primary(world: World, copy: Copy) -> None:
+    shard = world.shards[copy.group]
+    if copy.reason == "INDEX_CREATED":
+        target = _best(world, copy)
+        if target is not None:
+            copy.node, copy.state, copy.aid, copy.reason = target.name, CopyState.STARTED, world.new_number(), None
+            shard.in_sync.add(copy.aid)
+        return
+    for node in world.nodes.values():
+        data = node.disk.get(copy.group)
+        if node.up and data is not None and data.aid in shard.in_sync:
+            copy.node, copy.state, copy.aid, copy.documents = node.name, CopyState.STARTED, data.aid, data.documents
+            copy.reason = None
+            del node.disk[copy.group]
+            return
+
+
+def _assign_replica(world: World, copy: Copy) -> None:
+    own = [node for node in world.nodes.values() if node.up and copy.group in node.disk]
+    for node in own:
+        if not verdicts(world, copy, node):
+            _begin(world, copy, node)
+            return
+    if copy.delayed_until_s > world.now_s:
+        return
+    target = _best(world, copy)
+    if target is not None:
+        _begin(world, copy, target)
+
+
+def _move_away(world: World, copy: Copy) -> None:
+    target = _best(world, copy)
+    if target is not None:
+        _begin(world, copy, target)
+
+
+def _best(world: World, copy: Copy) -> SimNode | None:
+    """The node with the fewest copies among those without an objection."""
+    free = [node for node in world.nodes.values() if node.up and node.name != copy.node]
+    allowed = [node for node in free if not verdicts(world, copy, node)]
+    return min(allowed, key=lambda node: (len(world.placed_on(node.name)), node.name), default=None)
+
+
+def _begin(world: World, copy: Copy, target: SimNode) -> None:
+    primary = world.primary(copy.group)
+    assert primary is not None, "the decider replica_after_primary_active has said so"
+    data = target.disk.get(copy.group)
+    size = world.indices[copy.index].copy_bytes if data is None else _REPLAY_BYTES
+    if copy.state is CopyState.STARTED:
+        copy.state, copy.target = CopyState.RELOCATING, target.name
+    else:
+        copy.node, copy.state, copy.reason = target.name, CopyState.INITIALIZING, None
+        copy.aid = world.new_number() if data is None else data.aid
+        copy.documents = 0 if data is None else data.documents
+        target.disk.pop(copy.group, None)
+    world.moves.append(
+        Move(
+            copy=copy,
+            source=primary.node or "",
+            target=target.name,
+            total_bytes=size,
+            left_bytes=size + _rate(world) * _HANDSHAKE_S,
+            started_at_ms=world.wall_ms(world.now_s),
+            replay=data is not None,
+        )
+    )
+
+
+def _rate(world: World) -> float:
+    text = world.setting("indices.recovery.max_bytes_per_sec").lower()
+    if text[-2:] in _UNITS:
+        return float(text[:-2]) * _UNITS[text[-2:]]
+    return float(_RATE)
+
+
+class Flow:
+    """Bytes per second of each recovery under way, until one more begins or one ends."""
+
+    def __init__(self, world: World) -> None:
+        self.since_s = world.now_s
+        whole = _rate(world)
+        self.rates = {}
+        for move in world.moves:
+            busiest = max(
+                sum(move.source == other.source for other in world.moves),
+                sum(move.target == other.target for other in world.moves),
+            )
+            self.rates[id(move)] = whole / busiest
+
+
+def _plan_next(world: World) -> None:
+    """Accounts for the bytes that have flowed, and schedules the moment at which the next recovery is done."""
+    flow = world.flow
+    if flow is not None:
+        for move in world.moves:
+            move.left_bytes -= flow.rates.get(id(move), 0.0) * (world.now_s - flow.since_s)
+    world.flow = flow = Flow(world)
+    if not world.moves:
+        return
+    number = world.new_flow()
+    seconds = min(max(move.left_bytes, 0.0) / flow.rates[id(move)] for move in world.moves)
+    world.at(seconds, lambda: _flowed(world, number))
+
+
+def _flowed(world: World, number: int) -> str:
+    if number != world.flow_number or world.flow is None:
+        return ""
+    for move in world.moves:
+        move.left_bytes -= world.flow.rates.get(id(move), 0.0) * (world.now_s - world.flow.since_s)
+    world.flow.since_s = world.now_s
+    done = [move for move in world.moves if move.left_bytes <= 1]
+    lines = [_finish(world, move) for move in done if move in world.moves]
+    reroute(world)
+    return "; ".join(lines)
+
+
+def _finish(world: World, move: Move) -> str:
+    copy = move.copy
+    world.moves.remove(move)
+    move.done = True
+    world.recovered.append(move)
+    shard = world.shards[copy.group]
+    primary = world.primary(copy.group)
+    if copy.state is CopyState.RELOCATING:
+        source = copy.node or ""
+        world.nodes[source].disk.pop(copy.group, None)
+        old = copy.aid
+        copy.node, copy.target, copy.state, copy.aid = move.target, None, CopyState.STARTED, world.new_number()
+        if primary is not None and not copy.primary:
+            copy.documents = primary.documents
+        shard.in_sync = {*(one for one in shard.in_sync if one != old), copy.aid}
+        if copy.primary:
+            # A primary that has moved restarts the recoveries of its replicas.
+            for other in [one for one in world.moves if one.copy.group == copy.group]:
+                other.left_bytes, other.source = float(other.total_bytes), move.target
+        return f"{copy.label} moved {source} -> {move.target}"
+    copy.state = CopyState.STARTED
+    copy.documents = primary.documents if primary is not None else 0
+    shard.in_sync.add(copy.aid)
+    return f"{copy.label} started on {move.target}"
+
+
+def _cancel(world: World, move: Move) -> None:
+    world.moves.remove(move)
+    copy = move.copy
+    if copy.state is CopyState.RELOCATING:
+        copy.state, copy.target = CopyState.STARTED, None
+    elif copy.state is CopyState.INITIALIZING:
+        if move.replay:
+            world.nodes[move.target].disk[copy.group] = Data(copy.aid, copy.documents)
+        copy.node, copy.state, copy.reason = None, CopyState.UNASSIGNED, "ALLOCATION_FAILED"
+
+
+def _expand(world: World) -> None:
+    """`auto_expand_replicas` 0-all: as many copies as data nodes that no filter forbids."""
+    for index in world.indices.values():
+        if not index.expands:
+            continue
+        able = [node for node in world.nodes.values() if node.up and node.holds_data and not _filtered(world, node)]
+        wanted = max(len(able) - 1, 0)
+        if wanted == index.replicas:
+            continue
+        for shard in range(index.primaries):
+            _resize(world, index.name, shard, wanted + 1, {node.name for node in able})
+        index.replicas = wanted
+        world.index_groups()
+
+
+def _filtered(world: World, node: SimNode) -> bool:
+    words = world.settings_under("cluster.routing.allocation.exclude.")
+    return node.node_id in words.get("_id", "").split(",") or node.name in words.get("_name", "").split(",")
+
+
+def _resize(world: World, index: str, shard: int, wanted: int, able: set[str]) -> None:
+    copies = world.group((index, shard))
+    while len(copies) > wanted:
+        spare = [copy for copy in copies if not copy.primary]
+        gone = min(spare, key=lambda copy: (copy.node is not None, copy.node in able, copy.node or ""))
+        for move in [one for one in world.moves if one.copy is gone]:
+            world.moves.remove(move)
+        copies.remove(gone)
+        world.copies.remove(gone)
+    for _ in range(wanted - len(copies)):
+        world.copies.append(
+            Copy(index, shard, primary=False, state=CopyState.UNASSIGNED, node=None, reason="REPLICA_ADDED")
+        )
+
+
+def _rebalance(world: World) -> None:
+    """Evens out the number of copies, two at a time, once all of them are assigned."""
+    kinds = world.setting("cluster.routing.rebalance.enable") or "all"
+    if kinds == "none" or any(not copy.serving for copy in world.copies):
+        return
+    limit = int(world.setting("cluster.routing.allocation.cluster_concurrent_rebalance") or _REBALANCE)
+    while sum(copy.state is CopyState.RELOCATING for copy in world.copies) < limit:
+        nodes = [node for node in world.nodes.values() if node.up and node.holds_data]
+        load = {node.name: len(world.placed_on(node.name)) for node in nodes}
+        chosen = _uneven(world, kinds, nodes, load)
+        if chosen is None:
+            return
+        _begin(world, *chosen)
+
+
+def _uneven(world: World, kinds: str, nodes: list[SimNode], load: dict[str, int]) -> tuple[Copy, SimNode] | None:
+    for light in sorted(nodes, key=lambda node: (load[node.name], node.name)):
+        for heavy in sorted(nodes, key=lambda node: (-load[node.name], node.name)):
+            if load[heavy.name] - load[light.name] < _UNEVEN:
+                break
+            for copy in world.copies_on(heavy.name):
+                fits = kinds in ("all", "primaries" if copy.primary else "replicas")
+                if fits and copy.state is CopyState.STARTED and not verdicts(world, copy, light):
+                    return copy, light
+    return None
