@@ -7,13 +7,14 @@ never find a place), `pinned` (must stay in zone z1), a snapshot of books and .d
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from shardlift.engine import parse, parse_indices, parse_nodes
 from shardlift.engine.complaint import complaint
-from shardlift.model import CopyState, EngineKind, Health, ShardCopy, Version, VotingSeen
+from shardlift.model import BackupSeen, CopyState, EngineKind, Health, ShardCopy, Version, VotingSeen
 
 DATA = Path(__file__).parent.parent / "data" / "engine"
 CLUSTERS = sorted(path.name for path in DATA.iterdir())
@@ -186,6 +187,94 @@ def test_only_successful_snapshots_of_open_indices_count() -> None:
         ]
     }
     assert parse.snapshotted([listing], indices) == {"books"}
+
+
+def test_the_newest_snapshot_of_an_index_is_told_with_its_end_and_its_failures() -> None:
+    indices = parse_indices.indices(read("opensearch-2.19.4", "metadata"))
+    listing = {
+        "snapshots": [
+            {"snapshot": "b-old", "state": "SUCCESS", "indices": ["books", "lonely", "shut"]},
+            {"snapshot": "a-new", "state": "PARTIAL", "indices": ["books"]},
+            {"snapshot": "c-now", "state": "IN_PROGRESS", "indices": ["books", "pinned"]},
+            {"snapshot": "d-other", "state": "SUCCESS", "indices": ["gone"]},
+        ]
+    }
+    details = parse.snapshot_details(
+        {
+            "snapshots": [
+                {"snapshot": "b-old", "end_time_in_millis": 1000, "shards": {"failed": 0}},
+                {"snapshot": "a-new", "end_time_in_millis": 2000, "shards": {"failed": 3}},
+            ]
+        }
+    )
+    new = BackupSeen("a-new", datetime.fromtimestamp(2, UTC), 3)
+    old = BackupSeen("b-old", datetime.fromtimestamp(1, UTC), 0)
+    assert parse.backups(listing, details, indices) == {"books": new, "lonely": old}
+    assert parse.backups(listing, {}, indices)["books"] == BackupSeen("a-new", None, None)
+    assert parse.newest_listed(listing, indices, 1) == ("a-new",)
+    assert parse.newest_listed(listing, indices, 9) == ("b-old", "a-new")
+    assert (parse.newer(old, new), parse.newer(new, old), parse.newer(None, old)) == (new, new, old)
+    assert parse.newer(new, BackupSeen("x", None, None)) == new
+
+
+def test_settings_with_defaults_keep_those_that_matter() -> None:
+    """Lists as 7 and later write them, and as 6.8 does; a filter may have dropped an empty layer."""
+    defaults = {
+        "cluster.routing.allocation.awareness.attributes": ["zone", "rack"],
+        "cluster.routing.allocation.awareness.force.zone.values": "[]",
+        "cluster.max_shards_per_node": "1000",
+        "discovery.zen.minimum_master_nodes": "-1",
+        "indices.query.bool.max_clause_count": "1024",
+    }
+    seen = parse.all_settings({"persistent": {"cluster.max_shards_per_node": "9"}, "defaults": defaults})
+    assert seen.effective("cluster.routing.allocation.awareness.attributes") == "zone,rack"
+    assert seen.effective("cluster.routing.allocation.awareness.force.zone.values") == ""
+    assert seen.effective("cluster.max_shards_per_node") == "9"
+    assert seen.effective("discovery.zen.minimum_master_nodes") == "-1"
+    assert seen.effective("indices.query.bool.max_clause_count") is None
+    with pytest.raises(KeyError):
+        parse.all_settings({"persistent": {}, "transient": {}})
+
+
+def test_work_begun_by_somebody_is_told_and_its_parts_are_not() -> None:
+    whole = {"node": "n", "id": 1, "action": "indices:admin/forcemerge"}
+    part = {"node": "n", "id": 2, "action": "indices:admin/forcemerge[n]", "parent_task_id": "n:1"}
+    assert parse.running_work({"tasks": [part, whole]}) == ("indices:admin/forcemerge (task n:1)",)
+    assert parse.running_work({}) == ()
+    assert parse.running_work({"node_failures": [{"type": "failed_node_exception"}]}) is None
+
+
+def test_dangling_indices_are_named_once() -> None:
+    found = [{"index_name": "b"}, {"index_name": "a"}, {"index_name": "b"}]
+    assert parse.dangling({"_nodes": {"failed": 0}, "dangling_indices": found}) == ("a", "b")
+    assert parse.dangling({}) == ()
+    assert parse.dangling({"_nodes": {"failed": 1}, "dangling_indices": []}) is None
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"nodes": {"i1": {"node_id": "i1", "type": "RESTART"}, "i2": {"node_id": "i2", "type": "REMOVE"}}},
+        [{"node_id": "i1"}, {"node_id": "i2"}],
+    ],
+)
+def test_announced_shutdowns(told: object) -> None:
+    assert parse.leaving({"metadata": {"node_shutdown": told}}) == {"i1", "i2"}
+    assert parse.leaving({}) == frozenset()
+
+
+def test_counters_that_only_grow() -> None:
+    nodes = parse_nodes.members(read("opensearch-2.19.4", "members"), read("opensearch-2.19.4", "nodes"))
+    stats = {
+        "indices": {
+            "search": {"query_total": 5, "query_time_in_millis": 50},
+            "indexing": {"index_total": 6, "index_time_in_millis": 60},
+        },
+        "thread_pool": {"search": {"queue": 0, "rejected": 1}, "write": {"queue": 0, "rejected": 2}},
+    }
+    one, other = parse_nodes.with_load(nodes, {"nodes": {nodes[0].id: stats}})
+    assert (one.search_total, one.search_time_ms, one.write_total, one.write_time_ms) == (5, 50, 6, 60)
+    assert (one.rejected_total, other.rejected_total) == (3, None)
 
 
 @pytest.mark.parametrize("cluster", CLUSTERS)

@@ -21,14 +21,16 @@ DEFAULTS = {
     "cluster.routing.allocation.awareness.attributes": [],
     "cluster.name": "lab",
 }
+MADE_UP: dict[str, object] = {
+    "GET /_snapshot/_all": {"r1": {"type": "fs", "settings": {}}},
+    "GET /_snapshot/r1/s1": {"snapshots": [{"snapshot": "s1", "end_time_in_millis": 1000, "shards": {"failed": 0}}]},
+    "GET /_dangling": {"_nodes": {"failed": 0}, "dangling_indices": [{"index_name": "ghost"}]},
+}
 REFUSED = Reply(403, {"error": {"type": "security_exception", "reason": "no"}, "status": 403})
 
 
 def recorded(cluster: str, overrides: dict[str, Reply] | None = None) -> Callable[[Asked], Reply]:
     """Answers as the captured cluster did; `overrides` by the beginning of `METHOD path`."""
-
-    def load(name: str) -> Reply:
-        return Reply(200, json.loads((DATA / cluster / f"{name}.json").read_text("utf-8")))
 
     files = {
         "GET /_cluster/health": "health",
@@ -52,20 +54,15 @@ def recorded(cluster: str, overrides: dict[str, Reply] | None = None) -> Callabl
         for start, reply in (overrides or {}).items():
             if request.startswith(start):
                 return reply
-        if request == "GET /_snapshot/_all":
-            return Reply(200, {"r1": {"type": "fs", "settings": {}}})
-        if request == "GET /_snapshot/r1/s1":
-            return Reply(200, {"snapshots": [{"snapshot": "s1", "end_time_in_millis": 1000, "shards": {"failed": 0}}]})
-        if request == "GET /_cluster/settings" and "include_defaults" in asked.params:
-            return Reply(200, {**load("settings").body, "defaults": DEFAULTS})
-        if request == "GET /_tasks" and "reindex" in asked.params["actions"]:
+        if "reindex" in asked.params.get("actions", ""):
             return Reply(200, {"tasks": [{"node": "x", "id": 7, "action": "indices:data/write/reindex"}]})
-        if request == "GET /_dangling":
-            return Reply(200, {"_nodes": {"failed": 0}, "dangling_indices": [{"index_name": "ghost"}]})
-        for start, name in files.items():
-            if request.startswith(start):
-                return load(name)
-        return Reply(200, {"acknowledged": True})
+        if request in MADE_UP:
+            return Reply(200, MADE_UP[request])
+        name = next((name for start, name in files.items() if request.startswith(start)), None)
+        body = json.loads((DATA / cluster / f"{name}.json").read_text("utf-8")) if name else {"acknowledged": True}
+        if name == "settings" and "include_defaults" in asked.params:
+            body["defaults"] = DEFAULTS
+        return Reply(200, body)
 
     return answer
 

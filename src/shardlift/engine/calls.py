@@ -72,7 +72,7 @@ VOTING = Call("GET", "/_cluster/state/metadata", {"filter_path": "metadata.clust
 CLEAR_VOTING = Call("DELETE", "/_cluster/voting_config_exclusions", {"wait_for_removal": "false"})
 SIZES = Call("GET", "/_cat/shards", {"format": "json", "bytes": "b", "h": "index,shard,prirep,id,store"})
 SETTINGS = Call("GET", "/_cluster/settings", {"flat_settings": "true"}, master=True)
-# With flat settings a key is one name, dots and all. A dot in a filter parts names, so only a star can match one in a key.
+# With flat settings a key is one name, dots and all. A dot in a filter parts names: only a star matches those in keys.
 ALL_SETTINGS = Call(
     "GET",
     "/_cluster/settings",
