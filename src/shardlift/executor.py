@@ -26,11 +26,13 @@ from shardlift.model import (
     StepStatus,
     Task,
     TaskStatus,
+    partial_account,
 )
 from shardlift.settings import Settings
 from shardlift.steps import STEPS, Ledger, Outcome, StepContext, StepFailedError, hold_cluster, settle_cluster
-from shardlift.steps.context import AbortedError
-from shardlift.store import Journal, StoreError
+from shardlift.steps.boundary import Boundary
+from shardlift.steps.context import AbortedError, SuspendedError
+from shardlift.store import Control, Journal, StoreError
 
 _log = structlog.get_logger(__name__)
 _ENGINE_ATTEMPTS = 5
@@ -91,20 +93,46 @@ class Executor:
         self._since_ms = int(task.created_at.timestamp() * 1000)
 
     async def run(self) -> TaskStatus:
-        """The final status. Raises FencedError, StoreError or CancelledError with the journal as it then stands."""
+        """The final status, or RUNNING when the task rests between two nodes until it is told to go on.
+
+        Raises FencedError, StoreError or CancelledError with the journal as it then stands.
+        """
         failed = next((row for row in self._task.steps if row.status is StepStatus.FAILED), None)
         try:
             if failed is not None:
                 # A crash came between the failure of a sub-step and the end of its task.
                 return await self._failed(_Stop(failed.node, failed.order, failed.desc))
-            await self._prepare()
+            prepared = False
             for node in self._task.plan.nodes:
+                await self._boundary(node)
+                if not prepared:
+                    await self._prepare()
+                    prepared = True
                 await self._node(node)
             return await self._succeeded()
         except _Stop as stop:
             return await self._failed(stop)
         except AbortedError:
             return await self._aborted()
+        except SuspendedError as suspended:
+            return await self._suspended(suspended)
+
+    async def _boundary(self, node: NodePlan) -> None:
+        """Before a node of which nothing is done or under way: may it be begun now?"""
+        if any(row.status is not StepStatus.WAITING for row in self._rows_of(node)):
+            return
+        bench = self._bench
+        boundary = Boundary(self._task, bench.journal, bench.engine, bench.clock, bench.settings.gate_interval_s)
+        try:
+            await boundary.passed(node.name)
+        except StepFailedError as error:
+            # As a failure of its first sub-step, which is where a retry begins, and looks at the gates again.
+            await bench.journal.begin_step(self._task.id, node.name, 0, bench.clock.now())
+            await self._journal_failure(node.name, 0, error, {})
+            raise _Stop(node.name, 0, error.message) from None
+
+    def _rows_of(self, node: NodePlan) -> list[StepRow]:
+        return [self._rows[node.name, sub.order] for sub in SUB_STEPS]
 
     async def _prepare(self) -> None:
         """What the whole task needs. A failure here is one of the first sub-step that is still to be done."""
@@ -122,10 +150,13 @@ class Executor:
         for sub in SUB_STEPS:
             if self._rows[plan.name, sub.order].status is StepStatus.SUCCESS:
                 continue
-            if await self._may_end_before(plan, sub.order) and await self._bench.journal.abort_requested(self._task.id):
+            if await self._may_end_before(plan, sub.order) and await self._abort_requested():
                 raise AbortedError("the task was asked to end")
             await self._step(plan, sub.order)
         await self._bench.journal.node_switched(plan.node_id, self._bench.image.id)
+
+    async def _abort_requested(self) -> bool:
+        return (await self._bench.journal.control(self._task.id)).aborting
 
     async def _may_end_before(self, plan: NodePlan, order: int) -> bool:
         """Up to the shutdown an end leaves the node as it was; once its process is gone it is finished first.
@@ -147,7 +178,7 @@ class Executor:
                 # The check was passed by an earlier run, maybe hours ago, and the node still stands.
                 await self._patiently(lambda: STEPS[_SAFETY_CHECK](context))
             outcome = await self._patiently(lambda: STEPS[order](context))
-        except (FencedError, StoreError, AbortedError):
+        except (FencedError, StoreError, AbortedError, SuspendedError):
             raise
         except ShardliftError as error:
             await self._journal_failure(plan.name, order, error, await self._log_of(context, order))
@@ -213,7 +244,7 @@ class Executor:
             pause_s *= 2
         return await work()
 
-    # the three ends
+    # the ends, and the rest
 
     async def _succeeded(self) -> TaskStatus:
         bench = self._bench
@@ -236,13 +267,24 @@ class Executor:
 
     async def _aborted(self) -> TaskStatus:
         notes = await self._settle(timeout_s=0)
-        done = [n.name for n in self._task.plan.nodes if self._rows[n.name, 12].status is StepStatus.SUCCESS]
-        left = [n.name for n in self._task.plan.nodes if n.name not in done]
-        message = (
-            f"ended on request: {len(done)} of {len(done) + len(left)} nodes run {self._bench.image.reference}"
-            f"{' (' + ', '.join(done) + ')' if done else ''}, {', '.join(left)} as before"
+        total = self._task.total
+        done = [name for name in total if self._rows[name, 12].status is StepStatus.SUCCESS]
+        account = [f"ended on request: {partial_account(total, done, self._bench.image.reference)}"]
+        keys = await self._bench.journal.restored_keys(self._task.id)
+        if keys:
+            account.append(f"settings put back: {', '.join(keys)}")
+        if done:
+            account.append("the cluster runs two versions until a new upgrade takes the nodes that are left")
+        return await self._end(TaskStatus.PARTIAL_FAILED if done else TaskStatus.FAILED, "; ".join([*account, *notes]))
+
+    async def _suspended(self, suspended: SuspendedError) -> TaskStatus:
+        if not any(row.begin for row in self._rows.values()):
+            # Nothing has been done yet that anything must be held for; a run before may have got as far as that.
+            await self._settle(timeout_s=0)
+        await self._bench.journal.rest(
+            self._task.id, suspended.message, hold_until=suspended.hold_until, pause=suspended.pause
         )
-        return await self._end(TaskStatus.PARTIAL_FAILED if done else TaskStatus.FAILED, "; ".join([message, *notes]))
+        return TaskStatus.RUNNING
 
     async def _end(self, status: TaskStatus, message: str) -> TaskStatus:
         await self._bench.journal.end_task(self._task.id, status, message, self._bench.clock.now())
@@ -275,8 +317,8 @@ class Executor:
         async def report(progress: Mapping[str, object]) -> None:
             await bench.journal.progress(task_id, plan.name, order, progress)
 
-        async def abort_requested() -> bool:
-            return await bench.journal.abort_requested(task_id)
+        async def control() -> Control:
+            return await bench.journal.control(task_id)
 
         return StepContext(
             task_id=task_id,
@@ -293,6 +335,6 @@ class Executor:
             earlier=lambda earlier: self._rows[plan.name, earlier].evidence,
             report=report,
             count_recoveries=self._count_recoveries,
-            abort_requested=abort_requested,
+            control=control,
             check_lease=bench.journal.lease.check,
         )

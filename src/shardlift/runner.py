@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 
 from shardlift.backend import Backend
 from shardlift.clock import Clock
-from shardlift.errors import FencedError, ShardliftError
+from shardlift.errors import ShardliftError
 from shardlift.executor import Bench, Event, Executor
 from shardlift.model import Task, TaskStatus
 from shardlift.settings import Settings
@@ -23,11 +23,10 @@ _log = structlog.get_logger(__name__)
 _LOOK_S = 2.0
 _BACK_OFF_FIRST_S = 1.0
 _BACK_OFF_LAST_S = 60.0
-_CLUSTERS_MAX = 20
 
 
 class Runner:
-    """Drives up to 20 clusters at once, each under its own lease."""
+    """Drives several clusters at once (`clusters_max`), each under its own lease."""
 
     def __init__(
         self,
@@ -69,7 +68,7 @@ class Runner:
         self._drives = {cluster: drive for cluster, drive in self._drives.items() if not drive.done()}
         for cluster_id in await self._leases.claimable():
             waits = self._clock.elapsed_s() < self._not_before_s.get(cluster_id, 0)
-            if cluster_id in self._drives or waits or len(self._drives) >= _CLUSTERS_MAX:
+            if cluster_id in self._drives or waits or len(self._drives) >= self._settings.clusters_max:
                 continue
             self._drives[cluster_id] = asyncio.create_task(self.drive(cluster_id), name=f"drive {cluster_id}")
 
@@ -79,7 +78,7 @@ class Runner:
             lease = await self._leases.claim(cluster_id)
             if lease is None:
                 return
-            async with self._kept(lease):
+            async with self._leases.kept(lease, self._settings.lease_renew_s):
                 await self._work(lease)
             self._back_off_s.pop(cluster_id, None)
         except ShardliftError as error:
@@ -107,6 +106,10 @@ class Runner:
                 )
                 _log.info("task goes on", task=task.id, cluster=cluster.name, epoch=lease.epoch)
                 status = await Executor(bench, task, self._observer).run()
+                if status is TaskStatus.RUNNING:
+                    # At rest until somebody resumes it or its window opens. What it has set stays until it ends.
+                    _log.info("task rests", task=task.id, cluster=cluster.name)
+                    return
                 _log.info("task ended", task=task.id, cluster=cluster.name, status=str(status))
             await Ledger(journal, engine, "").restore()
         finally:
@@ -116,36 +119,3 @@ class Runner:
     async def _running(self, cluster_id: str) -> tuple[Task, ...]:
         _, tasks = await self._store.tasks(cluster_id, limit=1000)
         return tuple(task for task in reversed(tasks) if task.status is TaskStatus.RUNNING)
-
-    @asynccontextmanager
-    async def _kept(self, lease: Lease) -> AsyncIterator[None]:
-        """Renews the lease while the body runs; cancels the body when the lease is lost; gives it back at the end."""
-        body = asyncio.current_task()
-        assert body is not None, "a coroutine runs in a task"
-        renewing = asyncio.create_task(self._renew(lease, body))
-        try:
-            yield
-        except asyncio.CancelledError:
-            if lease.lost:
-                body.uncancel()
-                raise FencedError(f"the lease on cluster {lease.cluster_id} was lost") from None
-            raise
-        finally:
-            renewing.cancel()
-            with suppress(asyncio.CancelledError):
-                await renewing
-            with suppress(ShardliftError):
-                await self._leases.release(lease)
-
-    async def _renew(self, lease: Lease, body: asyncio.Task[None]) -> None:
-        while not lease.lost:
-            await self._clock.sleep(self._settings.lease_renew_s)
-            try:
-                await self._leases.renew(lease)
-            except ShardliftError as error:
-                _log.warning("lease not renewed", cluster=lease.cluster_id, error=error.message)
-                try:
-                    lease.check()
-                except FencedError:
-                    lease.lost = True
-        body.cancel()

@@ -41,6 +41,11 @@ class Settings(BaseSettings):
     stop_timeout_s: float = Field(default=60, gt=0, description="SIGTERM to SIGKILL, sub-step 6")
     boot_timeout_s: float = Field(default=300, gt=0, description="process start to HTTP answer, sub-step 10")
     rejoin_timeout_s: float = Field(default=600, gt=0, description="bound of joining and settling, sub-step 11")
+    gate_interval_s: float = Field(default=5, gt=0, description="pause between two readings that a gate compares")
+    project_clusters_max: int = Field(
+        default=20, ge=1, description="clusters of one project that are worked on at a time; other tasks wait"
+    )
+    clusters_max: int = Field(default=20, ge=1, description="clusters that one process works on at a time")
     lease_s: float = Field(default=8, gt=0, description="length of a lease on a cluster")
     lease_renew_s: float = Field(default=2, gt=0, description="pause between two renewals of the lease")
 

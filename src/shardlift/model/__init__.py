@@ -22,7 +22,8 @@ from shardlift.model.observation import (
     VotingSeen,
 )
 from shardlift.model.plan import SUB_STEPS, NodePlan, Plan, SubStep
-from shardlift.model.task import StepRow, StepStatus, Task, TaskKind, TaskStatus
+from shardlift.model.policy import Gates, OnBreach, Policy, Window, next_opening, open_at
+from shardlift.model.task import StepRow, StepStatus, Task, TaskKind, TaskStatus, partial_account, paused_text
 
 __all__ = [
     "SUB_STEPS",
@@ -35,6 +36,7 @@ __all__ = [
     "EngineKind",
     "Explanation",
     "Finding",
+    "Gates",
     "Health",
     "HealthSeen",
     "Image",
@@ -46,8 +48,10 @@ __all__ = [
     "NodePlan",
     "NodeSeen",
     "Observation",
+    "OnBreach",
     "Plan",
     "PluginSeen",
+    "Policy",
     "Recovery",
     "Severity",
     "ShardCopy",
@@ -60,4 +64,9 @@ __all__ = [
     "TaskStatus",
     "Version",
     "VotingSeen",
+    "Window",
+    "next_opening",
+    "open_at",
+    "partial_account",
+    "paused_text",
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from shardlift.model.cluster import Strategy
 from shardlift.model.plan import Plan
+from shardlift.model.policy import Policy
 
 
 class TaskKind(StrEnum):
@@ -61,6 +62,12 @@ class Task:
     `steps` are in plan order, then sub-step order. `current` names the nodes being worked on; `completed` those whose
     13 sub-steps are all SUCCESS. `execute_times` counts the runs: 1, and one more for each retry.
     `revision` grows with each journal write, so that a reader can wait for the next change.
+
+    A RUNNING task is `paused` from the moment somebody, or its own policy, asks for it, and nothing moves once it is
+    `at_rest`: then no node is half done, and it may stay so for as long as anybody likes. `hold_until` is the next
+    opening of its maintenance windows while it waits for one, `waiting_for` says why it does not go from one node to
+    the next and what to do. `approved`: its canary may take shards. `queue_position` (1 is the next to go) is computed
+    when the task is read, and None for one that is not waiting for its turn.
     """
 
     id: str
@@ -79,6 +86,13 @@ class Task:
     bytes_moved: int
     aborting: bool = False
     fail_message: str | None = None
+    policy: Policy = field(default_factory=Policy)
+    paused: bool = False
+    approved: bool = False
+    at_rest: bool = False
+    hold_until: datetime | None = None
+    waiting_for: str | None = None
+    queue_position: int | None = None
     steps: tuple[StepRow, ...] = ()
 
     @property
@@ -98,9 +112,33 @@ class Task:
             if not self._all_done(name) and any(row.node == name and row.begin for row in self.steps)
         )
 
+    @property
+    def blocked_by(self) -> str | None:
+        """What it waits for: by the sub-step under way, else by what keeps it between two nodes."""
+        if self.status is not TaskStatus.RUNNING:
+            return None
+        if self.at_rest and self.paused:
+            return self.waiting_for or paused_text(self.id)
+        said = (row.progress.get("waiting_for") for row in self.steps if row.status is StepStatus.RUNNING)
+        step = next((str(one) for one in said if one), None)
+        return (self.waiting_for or step) if self.at_rest else (step or self.waiting_for)
+
     def steps_of(self, node: str) -> tuple[StepRow, ...]:
         return tuple(row for row in self.steps if row.node == node)
 
     def _all_done(self, name: str) -> bool:
         rows = self.steps_of(name)
         return bool(rows) and all(row.status is StepStatus.SUCCESS for row in rows)
+
+
+def paused_text(task_id: str) -> str:
+    """What a task waits for that somebody has paused."""
+    return f"it is paused: `shardlift task resume {task_id}` lets it go on"
+
+
+def partial_account(total: Sequence[str], done: Sequence[str], target: str) -> str:
+    """How far a task came that ended before its time: `1 of 3 nodes run opensearch:3.4.0 (a), b, c as before`."""
+    left = [name for name in total if name not in done]
+    named = f" ({', '.join(done)})" if done else ""
+    before = f", {', '.join(left)} as before" if left else ""
+    return f"{len(done)} of {len(total)} nodes run {target}{named}{before}"

@@ -8,8 +8,6 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-import structlog
-
 from shardlift.backend import Backend
 from shardlift.clock import Clock
 from shardlift.driver.protocol import Driver
@@ -20,7 +18,6 @@ from shardlift.service.requests import CreateCluster
 from shardlift.settings import Settings
 from shardlift.store import Lease, Leases, Store
 
-_log = structlog.get_logger(__name__)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{3,31}")
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _NODES_MAX = 200
@@ -199,21 +196,8 @@ class ClusterMaker:
                 value=cluster_id,
                 remedy="wait a few seconds, then try again",
             )
-        renewing = asyncio.create_task(self._renew(lease))
-        try:
+        async with self._leases.kept(lease, self._settings.lease_renew_s):
             yield lease
-        finally:
-            renewing.cancel()
-            with suppress(ShardliftError):
-                await self._leases.release(lease)
-
-    async def _renew(self, lease: Lease) -> None:
-        while not lease.lost:
-            await self._clock.sleep(self._settings.lease_renew_s)
-            try:
-                await self._leases.renew(lease)
-            except ShardliftError as error:
-                _log.warning("lease not renewed", cluster=lease.cluster_id, error=error.message)
 
 
 def _roles(instance_type: InstanceType, image: Image, *, dedicated: bool) -> tuple[str, ...]:

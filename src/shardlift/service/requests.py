@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from shardlift.model import Finding, InstanceType, Plan, Severity, Strategy
+from shardlift.model import Finding, InstanceType, Plan, Policy, Severity, Strategy
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class UpgradeRequest:
 
     `upgrade_type` is CSS's word: `same` (same engine, same version line), `cross` (same engine, higher version),
     `cross-engine`; None does not restrict. `backup_check`: every index must be in a successful snapshot.
-    `load_check`: refuse while the nodes are under load.
+    `load_check`: refuse while the nodes are under load. `policy`: how the task goes from node to node.
     """
 
     cluster_id: str
@@ -76,6 +76,7 @@ class UpgradeRequest:
     backup_check: bool = False
     load_check: bool = False
     batch_size: int = 1
+    policy: Policy = field(default_factory=Policy)
 
 
 @dataclass(frozen=True, slots=True)

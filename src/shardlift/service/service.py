@@ -17,6 +17,7 @@ from shardlift.errors import BusyError, EngineError, NotFoundError, RefusedError
 from shardlift.model import Cluster, Image, Plan, Severity, Task, TaskKind, TaskStatus
 from shardlift.planner import plan_upgrade
 from shardlift.service.clusters import ClusterMaker
+from shardlift.service.control import TaskControl
 from shardlift.service.requests import (
     CheckReport,
     CreateCluster,
@@ -42,7 +43,8 @@ class Service:
         self.store = Store(database)
         self.backend = backend
         self.clock = clock
-        self.leases = Leases(database, clock, owner, settings.lease_s)
+        self.leases = Leases(database, clock, owner, settings.lease_s, project_max=settings.project_clusters_max)
+        self._control = TaskControl(self.store, clock, settings.project_clusters_max, backend.image)
         self._maker = ClusterMaker(self.store, self.leases, backend, settings, clock)
 
     # projects and keys
@@ -164,13 +166,13 @@ class Service:
         self, cluster_id: str, *, kind: TaskKind | None = None, start: int = 1, limit: int = 10
     ) -> Page[Task]:
         total, items = await self.store.tasks(cluster_id, kind, start, limit)
-        return Page(total, items)
+        return Page(total, await self._control.with_turns(items))
 
     async def task(self, task_id: str, project_id: str | None = None) -> Task:
         task = await self.store.task(task_id)
         if project_id not in {None, task.project_id}:
             raise NotFoundError(f"no task {task_id!r}", field="task", value=task_id)
-        return task
+        return (await self._control.with_turns((task,)))[0]
 
     async def wait_task(self, task_id: str, after_revision: int, timeout_s: float) -> Task:
         """The task as soon as its revision is past `after_revision`, or as it is after `timeout_s` (60 at most)."""
@@ -178,32 +180,29 @@ class Service:
         mark: int | None = None
         while True:  # ends by the clock
             mark = await self.store.database.wait_change(mark, max(end_s - self.clock.elapsed_s(), 0))
-            task = await self.store.task(task_id)
+            task = await self.task(task_id)
             if task.revision > after_revision or self.clock.elapsed_s() >= end_s:
                 return task
 
+    async def pause(self, task_id: str, project_id: str | None = None) -> Task:
+        await self._control.pause(await self.task(task_id, project_id))
+        return await self.task(task_id)
+
+    async def resume(self, task_id: str, project_id: str | None = None) -> Task:
+        await self._control.resume(await self.task(task_id, project_id))
+        return await self.task(task_id)
+
+    async def approve(self, task_id: str, project_id: str | None = None) -> Task:
+        await self._control.approve(await self.task(task_id, project_id))
+        return await self.task(task_id)
+
     async def retry(self, task_id: str, project_id: str | None = None) -> Task:
-        """A FAILED task goes on from its failed sub-step. Asked twice, it goes on once."""
-        task = await self.task(task_id, project_id)
-        if task.status is TaskStatus.FAILED and not task.aborting:
-            await self.store.request_retry(task_id)
-        elif task.status is not TaskStatus.RUNNING or task.execute_times == 1 or task.aborting:
-            raise RefusedError(
-                f"task {task_id} is {task.status}{' and was aborted' if task.aborting else ''}; only a FAILED one that "
-                "was not aborted can be retried",
-                remedy="start a new upgrade for the nodes that are left",
-            )
-        return await self.store.task(task_id)
+        await self._control.retry(await self.task(task_id, project_id))
+        return await self.task(task_id)
 
     async def abort(self, task_id: str, project_id: str | None = None) -> Task:
-        """A RUNNING task ends at the next safe point, a FAILED one is given up; all settings are put back."""
-        task = await self.task(task_id, project_id)
-        if task.aborting:
-            return task
-        if task.status in {TaskStatus.SUCCESS, TaskStatus.PARTIAL_FAILED}:
-            raise RefusedError(f"task {task_id} has ended already: {task.status}", remedy="there is nothing to abort")
-        await self.store.request_abort(task_id, TaskStatus.PARTIAL_FAILED if task.completed else TaskStatus.FAILED)
-        return await self.store.task(task_id)
+        await self._control.abort(await self.task(task_id, project_id))
+        return await self.task(task_id)
 
     async def _check(self, cluster: Cluster, image: Image, request: UpgradeRequest) -> CheckReport:
         driver = self.backend.driver(cluster.driver)
@@ -227,6 +226,7 @@ class Service:
             java_problem=await driver.java_problem(image),
             backup_check=request.backup_check,
             load_check=request.load_check,
+            canary=request.policy.canary,
         )
         plan, findings = plan_upgrade(subject)
         return CheckReport(cluster.id, image.id, strategy, findings, plan)
@@ -247,6 +247,8 @@ class Service:
             execute_times=1,
             revision=1,
             bytes_moved=0,
+            policy=request.policy,
+            at_rest=True,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from shardlift.clock import Clock
 from shardlift.driver.protocol import Driver
@@ -12,6 +13,7 @@ from shardlift.errors import ShardliftError
 from shardlift.model import Cluster, Finding, Image, Node, NodePlan, Strategy
 from shardlift.settings import Settings
 from shardlift.steps.ledger import Ledger
+from shardlift.store import Control
 
 _PAUSE_FIRST_S = 0.1
 _PAUSE_LAST_S = 2.0
@@ -41,6 +43,20 @@ class AbortedError(ShardliftError):
     code = "aborted"
 
 
+class SuspendedError(ShardliftError):
+    """The task is to rest where it is, with no node half done. Its message says what it waits for and what to do.
+
+    `hold_until`: until its maintenance window opens. `pause`: its own policy pauses it, until somebody resumes it.
+    """
+
+    code = "suspended"
+
+    def __init__(self, waiting_for: str, *, hold_until: datetime | None = None, pause: bool = False) -> None:
+        super().__init__(waiting_for)
+        self.hold_until = hold_until
+        self.pause = pause
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a sub-step ended well: one sentence for `desc`, and JSON-ready evidence kept in the journal."""
@@ -55,6 +71,7 @@ class StepContext:
 
     `earlier` gives the evidence of a sub-step of this node that is done. `check_lease` raises FencedError and is
     called before each effect on cluster or host. `report` writes the progress of the running sub-step.
+    `control` says what people want of the task now.
     """
 
     task_id: str
@@ -71,8 +88,11 @@ class StepContext:
     earlier: Callable[[int], Mapping[str, object]]
     report: Callable[[Mapping[str, object]], Awaitable[None]]
     count_recoveries: Callable[[], Awaitable[None]]
-    abort_requested: Callable[[], Awaitable[bool]]
+    control: Callable[[], Awaitable[Control]]
     check_lease: Callable[[], None]
+
+    async def abort_requested(self) -> bool:
+        return (await self.control()).aborting
 
     async def rounds(self, timeout_s: float) -> AsyncIterator[float]:
         """Yields the seconds left, again and again with a growing pause in between, until `timeout_s` have passed.

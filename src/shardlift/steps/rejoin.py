@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
+
 from shardlift.checks import unexplained_unassigned
 from shardlift.errors import EngineError
-from shardlift.model import SUB_STEPS, Health, NodeSeen
+from shardlift.model import SUB_STEPS, Health, NodeSeen, paused_text
 from shardlift.steps.before import ALLOCATION_ENABLE
-from shardlift.steps.context import Outcome, StepContext, StepFailedError
+from shardlift.steps.context import Outcome, StepContext, StepFailedError, SuspendedError
 from shardlift.steps.ledger import VOTING
-from shardlift.steps.migration import EXCLUDE_ID
+from shardlift.steps.migration import EXCLUDE_ID, EXCLUDE_NAME
 
 _LONG_POLL_S = 2.0
 # How long another node may be missing from the member list before that is no passing moment any more: twice the
@@ -23,9 +26,13 @@ async def cluster_rejoin(ctx: StepContext) -> Outcome:
     would be satisfied by any other node.
     """
     member = await _joined(ctx)
-    # The exclusion named the id of the old data path; with that gone, and before shards settle, it must go too.
-    notes = [*await ctx.ledger.restore(key=EXCLUDE_ID), *await ctx.ledger.restore(key=ALLOCATION_ENABLE)]
+    notes = list(await ctx.ledger.restore(key=ALLOCATION_ENABLE))
     await ctx.ledger.restore(kind=VOTING)
+    if ctx.plan.canary:
+        await _approved(ctx, member)
+    # The exclusion named the id of the old data path; with that gone, and before shards settle, it must go too. A
+    # canary has one by name besides.
+    notes += [*await ctx.ledger.restore(key=EXCLUDE_ID), *await ctx.ledger.restore(key=EXCLUDE_NAME)]
     status = await _settled(ctx)
     await ctx.count_recoveries()
     noted = f" Note: {'; '.join(notes)}." if notes else ""
@@ -33,6 +40,30 @@ async def cluster_rejoin(ctx: StepContext) -> Outcome:
         f"The node is back as {member.engine} {member.version} in zone {member.zone}; the cluster is {status}.{noted}",
         {"version": str(member.version), "ephemeral_id": member.ephemeral_id, "status": str(status)},
     )
+
+
+async def _approved(ctx: StepContext, member: NodeSeen) -> None:
+    """Waits until somebody says that the canary may take shards, or that the task is to end after this node.
+
+    Without a bound: the node is back and was emptied before it left, so nothing is missed, however long it takes. What
+    others change of the exclusion meanwhile is set again.
+    """
+    waiting_for = (
+        f"approval: `shardlift task approve {ctx.task_id}`; the canary is back as {member.engine} {member.version} and "
+        "takes no shards until then"
+    )
+    told = False
+    async for _ in ctx.rounds(math.inf):
+        control = await ctx.control()
+        if control.approved or control.aborting:
+            return
+        if control.paused:
+            raise SuspendedError(paused_text(ctx.task_id))
+        if not told:
+            await ctx.report({"waiting_for": waiting_for})
+            told = True
+        with suppress(EngineError):  # asked again in the next round
+            await ctx.ledger.add_token(EXCLUDE_NAME, ctx.node.name)
 
 
 async def _joined(ctx: StepContext) -> NodeSeen:

@@ -1,8 +1,8 @@
 """Everything that must survive a crash: projects, clusters, tasks, their journal, the ledger and the leases."""
 
 from shardlift.store.database import Database, StoreError, open_database
-from shardlift.store.journal import Journal, SettingChange
+from shardlift.store.journal import Control, Journal, SettingChange
 from shardlift.store.leases import Lease, Leases
 from shardlift.store.store import Store
 
-__all__ = ["Database", "Journal", "Lease", "Leases", "SettingChange", "Store", "StoreError", "open_database"]
+__all__ = ["Control", "Database", "Journal", "Lease", "Leases", "SettingChange", "Store", "StoreError", "open_database"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Row
@@ -11,10 +12,13 @@ from shardlift.model import (
     Cluster,
     ClusterStatus,
     EngineKind,
+    Gates,
     InstanceType,
     Node,
     NodePlan,
+    OnBreach,
     Plan,
+    Policy,
     StepRow,
     StepStatus,
     Strategy,
@@ -22,6 +26,7 @@ from shardlift.model import (
     TaskKind,
     TaskStatus,
     Version,
+    Window,
 )
 
 
@@ -95,6 +100,24 @@ def plan_from(data: Mapping[str, Any]) -> Plan:
     )
 
 
+def policy_to_json(policy: Policy) -> dict[str, object]:
+    gates = policy.gates
+    return {
+        "canary": policy.canary,
+        "gates": None if gates is None else {**asdict(gates), "on_breach": str(gates.on_breach)},
+        "windows": [str(window) for window in policy.windows],
+    }
+
+
+def policy_from(data: Mapping[str, Any]) -> Policy:
+    gates = data.get("gates")
+    return Policy(
+        canary=data.get("canary", False),
+        gates=None if gates is None else Gates(**{**gates, "on_breach": OnBreach(gates["on_breach"])}),
+        windows=tuple(Window.parse(text) for text in data.get("windows", ())),
+    )
+
+
 def step_from(row: Row[Any]) -> StepRow:
     return StepRow(
         task_id=row.task_id,
@@ -129,5 +152,11 @@ def task_from(row: Row[Any], steps: Iterable[StepRow]) -> Task:
         bytes_moved=row.bytes_moved,
         aborting=row.aborting,
         fail_message=row.fail_message,
+        policy=policy_from(row.policy),
+        paused=row.paused,
+        approved=row.approved,
+        at_rest=row.at_rest,
+        hold_until=row.hold_until,
+        waiting_for=row.waiting_for,
         steps=tuple(steps),
     )

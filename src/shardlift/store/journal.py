@@ -35,6 +35,15 @@ class SettingChange:
     ours: str
 
 
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What people want of a task under way, as it stands now."""
+
+    aborting: bool
+    paused: bool
+    approved: bool
+
+
 class Journal:
     """Journal writes for one cluster under one lease."""
 
@@ -63,8 +72,11 @@ class Journal:
         self.lease.check()
 
     async def begin_step(self, task_id: str, name: str, order: int, at: datetime) -> None:
-        """RUNNING, one attempt more; the first beginning stays."""
+        """RUNNING, one attempt more; the first beginning stays. From here on the task is not at rest."""
         async with self._fenced() as connection:
+            await connection.execute(
+                update(task).where(task.c.id == task_id).values(at_rest=False, hold_until=None, waiting_for=None)
+            )
             await self._step(
                 connection,
                 task_id,
@@ -130,9 +142,36 @@ class Journal:
                 values |= dict(zip(("image_id", "engine", "version"), cluster_image, strict=True))
             await connection.execute(update(cluster).where(cluster.c.id == self.lease.cluster_id).values(values))
 
-    async def abort_requested(self, task_id: str) -> bool:
+    async def control(self, task_id: str) -> Control:
+        query = select(task.c.aborting, task.c.paused, task.c.approved).where(task.c.id == task_id)
         async with self._database.read() as connection:
-            return bool(await connection.scalar(select(task.c.aborting).where(task.c.id == task_id)))
+            row = (await connection.execute(query)).one()
+            return Control(row.aborting, row.paused, row.approved)
+
+    async def waiting(self, task_id: str, waiting_for: str | None) -> None:
+        """Says why the task does not go from one node to the next."""
+        async with self._fenced() as connection:
+            await connection.execute(
+                update(task).where(task.c.id == task_id).values(waiting_for=waiting_for, revision=task.c.revision + 1)
+            )
+
+    async def rest(self, task_id: str, waiting_for: str, *, hold_until: datetime | None, pause: bool) -> None:
+        """The task stays where it is, with no node half done. `pause`: until somebody resumes it."""
+        values: dict[str, object] = {"at_rest": True, "waiting_for": waiting_for, "hold_until": hold_until}
+        if pause:
+            values["paused"] = True
+        async with self._fenced() as connection:
+            await connection.execute(
+                update(task).where(task.c.id == task_id).values(values | {"revision": task.c.revision + 1})
+            )
+
+    async def restored_keys(self, task_id: str) -> tuple[str, ...]:
+        """Settings that the task had changed and that are put back, sorted."""
+        query = select(setting_change.c.key).where(
+            setting_change.c.task_id == task_id, setting_change.c.restored.is_(True), setting_change.c.key != ""
+        )
+        async with self._database.read() as connection:
+            return tuple(sorted(set((await connection.execute(query)).scalars())))
 
     async def add_recoveries(self, task_id: str, seen: Iterable[tuple[str, int]]) -> None:
         """Counts bytes of recoveries, each key once; a later, larger reading of the same key replaces the earlier."""

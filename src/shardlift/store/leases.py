@@ -7,15 +7,21 @@ clock. The holder gives up earlier than the row says, so that it and the next on
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
+import structlog
 from sqlalchemy import or_, select, update
 
 from shardlift.clock import Clock
-from shardlift.errors import FencedError
+from shardlift.errors import FencedError, ShardliftError
 from shardlift.store.database import Database
+from shardlift.store.queue import turns
 from shardlift.store.tables import cluster, setting_change, task
 
+_log = structlog.get_logger(__name__)
 # The share of the lease after which the holder itself no longer trusts it; the rest covers clocks that run apart.
 _TRUSTED = 0.75
 
@@ -42,23 +48,39 @@ class Lease:
 class Leases:
     """Claims, renewals and releases of one process, known as `owner`."""
 
-    def __init__(self, database: Database, clock: Clock, owner: str, lease_s: float) -> None:
+    def __init__(self, database: Database, clock: Clock, owner: str, lease_s: float, *, project_max: int = 20) -> None:
         self._database = database
         self._clock = clock
         self._owner = owner
         self._lease_s = lease_s
+        self._project_max = project_max
 
     async def claimable(self) -> tuple[str, ...]:
-        """Clusters with unfinished work, a RUNNING task or settings not yet put back, and a free lease."""
-        work = or_(
-            select(task.c.id).where(task.c.cluster_id == cluster.c.id, task.c.status == "RUNNING").exists(),
+        """Clusters with a free lease and work that may be done now, the oldest task first.
+
+        Work is a RUNNING task whose turn it is (`turns`), or settings left by tasks that have ended. While a task is
+        paused or waits, what it has set stays: it is held until the task ends.
+        """
+        now = self._clock.now()
+        turn = turns(now).subquery()
+        unfinished = select(task.c.id).where(task.c.cluster_id == cluster.c.id, task.c.status == "RUNNING").exists()
+        left = (
             select(setting_change.c.id)
             .where(setting_change.c.cluster_id == cluster.c.id, setting_change.c.restored.is_(False))
-            .exists(),
+            .exists()
+        )
+        query = (
+            select(cluster.c.id)
+            .join(turn, turn.c.cluster_id == cluster.c.id, isouter=True)
+            .where(
+                cluster.c.lease_until < now.timestamp(),
+                or_(turn.c.place <= self._project_max, turn.c.begun, ~unfinished & left),
+            )
+            .order_by(turn.c.place, cluster.c.id)
+            .limit(1000)
         )
         async with self._database.read() as connection:
-            query = select(cluster.c.id).where(work, cluster.c.lease_until < self._clock.now().timestamp())
-            return tuple((await connection.execute(query.order_by(cluster.c.id).limit(1000))).scalars())
+            return tuple((await connection.execute(query)).scalars())
 
     async def claim(self, cluster_id: str) -> Lease | None:
         """Takes the lease when it is free or run out; None when somebody else holds it or the cluster is gone."""
@@ -94,6 +116,42 @@ class Leases:
             lease.lost = True
             return
         lease.trusted_until_s = before_s + self._lease_s * _TRUSTED
+
+    @asynccontextmanager
+    async def kept(self, lease: Lease, renew_s: float) -> AsyncIterator[Lease]:
+        """Renews the lease every `renew_s` while the body runs, and gives it back at the end.
+
+        When it is lost the body is cancelled, and FencedError raised in place of that.
+        """
+        body = asyncio.current_task()
+        assert body is not None, "a coroutine runs in a task"
+        renewing = asyncio.create_task(self._keep(lease, renew_s, body))
+        try:
+            yield lease
+        except asyncio.CancelledError:
+            if lease.lost:
+                body.uncancel()
+                raise FencedError(f"the lease on cluster {lease.cluster_id} was lost") from None
+            raise
+        finally:
+            renewing.cancel()
+            with suppress(asyncio.CancelledError):
+                await renewing
+            with suppress(ShardliftError):
+                await self.release(lease)
+
+    async def _keep(self, lease: Lease, renew_s: float, body: asyncio.Task[object]) -> None:
+        while not lease.lost:
+            await self._clock.sleep(renew_s)
+            try:
+                await self.renew(lease)
+            except ShardliftError as error:
+                _log.warning("lease not renewed", cluster=lease.cluster_id, error=error.message)
+                try:
+                    lease.check()
+                except FencedError:
+                    lease.lost = True
+        body.cancel()
 
     async def release(self, lease: Lease) -> None:
         """Gives the lease back at once, if it is still ours."""

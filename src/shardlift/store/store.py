@@ -24,8 +24,9 @@ from shardlift.model import (
     TaskKind,
     TaskStatus,
 )
-from shardlift.store.codec import cluster_from, node_from, plan_to_json, step_from, task_from
+from shardlift.store.codec import cluster_from, node_from, plan_to_json, policy_to_json, step_from, task_from
 from shardlift.store.database import Database
+from shardlift.store.queue import turns
 from shardlift.store.tables import access_key, cluster, node, project, step, task
 
 _SHUTDOWN = 6
@@ -207,6 +208,11 @@ class Store:
                         status=str(TaskStatus.RUNNING),
                         ended_at=None,
                         fail_message=None,
+                        # Who asks it to go on wants it to go on.
+                        paused=False,
+                        at_rest=False,
+                        hold_until=None,
+                        waiting_for=None,
                         execute_times=task.c.execute_times + 1,
                         revision=task.c.revision + 1,
                     )
@@ -229,9 +235,33 @@ class Store:
         except IntegrityError:
             raise _busy((await self.task(task_id)).cluster_id) from None
 
-    async def request_abort(self, task_id: str, status: TaskStatus) -> bool:
+    async def request(self, task_id: str, *, paused: bool | None = None, approved: bool | None = None) -> None:
+        """Pauses or resumes a RUNNING task, or approves its canary. Nothing happens to one that has ended."""
+        values: dict[str, object] = {} if approved is None else {"approved": approved}
+        if paused is not None:
+            # Why it waited is no longer why it does; its policy is asked again when it goes on.
+            values |= {"paused": paused, "hold_until": None, "waiting_for": None}
+        async with self.database.write() as connection:
+            await connection.execute(
+                update(task)
+                .where(task.c.id == task_id, task.c.status == str(TaskStatus.RUNNING), task.c.aborting.is_(False))
+                .values(values | {"revision": task.c.revision + 1})
+            )
+
+    async def places(self, project_id: str, now: datetime) -> dict[str, int]:
+        """By task, its place among those of the project that have not begun to be worked on; 1 is the project's first.
+
+        Those that are being worked on count, and are left out.
+        """
+        turn = turns(now).subquery()
+        query = select(turn.c.task_id, turn.c.place).where(turn.c.project_id == project_id, ~turn.c.begun)
+        async with self.database.read() as connection:
+            return {row.task_id: row.place for row in await connection.execute(query)}
+
+    async def request_abort(self, task_id: str, status: TaskStatus, account: str) -> bool:
         """Asks for an end: of a RUNNING task at the next safe point, of a FAILED one at once with `status`.
 
+        `account` tells how far it came, and is added to why it failed.
         Returns False when the task has ended in another way meanwhile.
         """
         async with self.database.write() as connection:
@@ -247,7 +277,7 @@ class Store:
             await connection.execute(
                 update(task)
                 .where(task.c.id == task_id, task.c.status == str(TaskStatus.FAILED))
-                .values(status=str(status))
+                .values(status=str(status), fail_message=func.coalesce(task.c.fail_message + "; ", "") + account)
             )
             return done.rowcount == 1
 
@@ -338,4 +368,10 @@ def _task_values(new: Task) -> dict[str, object]:
         "bytes_moved": new.bytes_moved,
         "aborting": new.aborting,
         "fail_message": new.fail_message,
+        "policy": policy_to_json(new.policy),
+        "paused": new.paused,
+        "approved": new.approved,
+        "at_rest": new.at_rest,
+        "hold_until": new.hold_until,
+        "waiting_for": new.waiting_for,
     }

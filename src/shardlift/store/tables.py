@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -128,6 +129,12 @@ task = Table(
     Column("bytes_moved", Integer, nullable=False),
     Column("aborting", Boolean, nullable=False),
     Column("fail_message", Text),
+    Column("policy", JSON, nullable=False, server_default="{}"),
+    Column("paused", Boolean, nullable=False, server_default=false()),
+    Column("approved", Boolean, nullable=False, server_default=false()),
+    Column("at_rest", Boolean, nullable=False, server_default=false()),
+    Column("hold_until", UtcTime),
+    Column("waiting_for", Text),
     Index("ix_task_of_cluster", "cluster_id", "kind", "sequence"),
     # At most one unfinished task on a cluster, whoever submits it and however many at once.
     Index(
