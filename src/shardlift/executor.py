@@ -32,13 +32,14 @@ from shardlift.settings import Settings
 from shardlift.steps import STEPS, Ledger, Outcome, StepContext, StepFailedError, hold_cluster, settle_cluster
 from shardlift.steps.boundary import Boundary
 from shardlift.steps.context import AbortedError, SuspendedError
+from shardlift.steps.migration import EXCLUDE_NAME
 from shardlift.store import Control, Journal, StoreError
 
 _log = structlog.get_logger(__name__)
 _ENGINE_ATTEMPTS = 5
 _ENGINE_PAUSE_FIRST_S = 0.5
 _SAFETY_CHECK, _SHUTDOWN = 1, 6
-_LOG_FROM, _LOG_TO = 6, 11
+_LOG_FROM, _REJOIN = 6, 11
 
 T = TypeVar("T")
 
@@ -140,11 +141,21 @@ class Executor:
         if row is None:
             return
         try:
-            await self._patiently(lambda: hold_cluster(self._ledger, self._task.strategy))
+            await self._patiently(self._hold)
             await self._bench.driver.prepare(self._bench.image)
         except (EngineError, DriverError) as error:
             await self._journal_failure(row.node, row.order, error, {})
             raise _Stop(row.node, row.order, error.message) from None
+
+    async def _hold(self) -> None:
+        await hold_cluster(self._ledger, self._task.strategy)
+        canary = next((node for node in self._task.plan.nodes if node.canary and node.drained), None)
+        if canary is None or (await self._bench.journal.control(self._task.id)).approved:
+            return
+        emptied, back = (self._rows[canary.name, order].status is StepStatus.SUCCESS for order in (0, _REJOIN))
+        if emptied and not back:
+            # When its node failed, and before the task was retried, the exclusion went with all other settings.
+            await self._ledger.add_token(EXCLUDE_NAME, canary.name)
 
     async def _node(self, plan: NodePlan) -> None:
         for sub in SUB_STEPS:
@@ -225,7 +236,7 @@ class Executor:
         )
 
     async def _log_of(self, context: StepContext, order: int) -> dict[str, object]:
-        if not _LOG_FROM <= order <= _LOG_TO:
+        if not _LOG_FROM <= order <= _REJOIN:
             return {}
         try:
             return {"log": list(await context.driver.log_tail(context.node))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from shardlift.model import Cluster, Image, Plan, StepRow, StepStatus, Task
+from shardlift.model import Cluster, Image, NodePlan, Plan, Policy, StepRow, Task
 from shardlift.service.requests import CheckReport, NodeState
 
 
@@ -77,11 +77,19 @@ def check_document(report: CheckReport) -> dict[str, object]:
 
 
 def _plan_document(plan: Plan) -> dict[str, object]:
-    batches = [
-        [{"name": node.name, "from_version": node.from_version, "fresh_data": node.fresh_data} for node in batch]
-        for batch in plan.batches
-    ]
+    batches = [[_planned(node) for node in batch] for batch in plan.batches]
     return {"strategy": str(plan.strategy), "image_id": plan.image_id, "batches": batches}
+
+
+def _planned(node: NodePlan) -> dict[str, object]:
+    return {
+        "name": node.name,
+        "from_version": node.from_version,
+        "fresh_data": node.fresh_data,
+        "drained": node.drained,
+        "repair": node.repair,
+        "canary": node.canary,
+    }
 
 
 def task_document(task: Task, now: datetime) -> dict[str, object]:
@@ -103,11 +111,26 @@ def task_document(task: Task, now: datetime) -> dict[str, object]:
         "current_nodes": list(task.current),
         "bytes_moved": task.bytes_moved,
         "eta_s": eta_s(task, now),
-        "blocked_by": _blocked_by(task),
+        "blocked_by": task.blocked_by,
+        "paused": task.paused,
+        "at_rest": task.at_rest,
+        "approved": task.approved,
+        "waiting_for": task.waiting_for,
+        "hold_until": iso_time(task.hold_until),
+        "queue_position": task.queue_position,
+        "policy": policy_document(task.policy),
         "fail_message": task.fail_message,
         "batches": [[node.name for node in batch] for batch in task.plan.batches],
         "steps": [_step_document(row) for row in task.steps],
     }
+
+
+def policy_document(policy: Policy) -> dict[str, object]:
+    gates = policy.gates
+    told = None if gates is None else {**gates.limits, "on_breach": str(gates.on_breach)}
+    if gates is not None and told is not None:
+        told["wait_timeout_s"] = gates.wait_timeout_s
+    return {"canary": policy.canary, "gates": told, "windows": [str(window) for window in policy.windows]}
 
 
 def _step_document(row: StepRow) -> dict[str, object]:
@@ -151,12 +174,3 @@ def _node_took_s(task: Task, name: str) -> float | None:
     began = _began(task, name)
     ended = max((row.end for row in task.steps_of(name) if row.end), default=None)
     return (ended - began).total_seconds() if began and ended else None
-
-
-def _blocked_by(task: Task) -> str | None:
-    """What the first running sub-step says it waits for."""
-    for row in task.steps:
-        if row.status is StepStatus.RUNNING:
-            waiting_for = row.progress.get("waiting_for")
-            return str(waiting_for) if waiting_for else None
-    return None

@@ -25,7 +25,8 @@ from shardlift.api.native_schemas import (
     UpgradeBody,
 )
 from shardlift.errors import NotFoundError, UsageError
-from shardlift.model import Task, TaskKind
+from shardlift.model import Policy, Task, TaskKind
+from shardlift.service.policies import policy_of
 from shardlift.service.requests import UpgradeRequest
 
 router = APIRouter(prefix="/api/v1", tags=["native"])
@@ -169,6 +170,31 @@ async def retry(owned: Owned) -> TaskDocument:
     return _task(caller, await caller.service.retry(task.id, caller.project_id))
 
 
+@router.post("/tasks/{task_id}/pause", summary="Pauses a task", responses=errors_of(400, 401, 404, 409, 412))
+async def pause(owned: Owned) -> TaskDocument:
+    """It stops before the next node; what is begun is finished first. Nothing runs from then on until it is resumed."""
+    caller, task = owned
+    return _task(caller, await caller.service.pause(task.id, caller.project_id))
+
+
+@router.post(
+    "/tasks/{task_id}/resume", summary="Lets a paused task go on", responses=errors_of(400, 401, 404, 409, 412)
+)
+async def resume(owned: Owned) -> TaskDocument:
+    """Its windows and gates are asked again."""
+    caller, task = owned
+    return _task(caller, await caller.service.resume(task.id, caller.project_id))
+
+
+@router.post(
+    "/tasks/{task_id}/approve", summary="Approves a task's canary", responses=errors_of(400, 401, 404, 409, 412)
+)
+async def approve(owned: Owned) -> TaskDocument:
+    """The canary takes shards, and the other nodes follow. May be said before the canary is back."""
+    caller, task = owned
+    return _task(caller, await caller.service.approve(task.id, caller.project_id))
+
+
 @router.post("/tasks/{task_id}/abort", summary="Ends a task", responses=errors_of(400, 401, 404, 409, 412))
 async def abort(owned: Owned) -> TaskDocument:
     """Ends it at the next safe point; all settings that it changed are put back."""
@@ -190,7 +216,18 @@ def _upgrade_request(found: Located) -> UpgradeRequest:
         backup_check=asked.backup_check,
         load_check=asked.load_check,
         batch_size=asked.batch_size,
+        policy=_policy(asked),
     )
+
+
+def _policy(asked: UpgradeBody) -> Policy:
+    gates = asked.policy.gates
+    try:
+        return policy_of(
+            asked.policy.canary, gates.model_dump(exclude_none=True) if gates else {}, asked.policy.windows
+        )
+    except UsageError as error:
+        raise native_error(error) from None
 
 
 def _task(caller: Caller, task: Task) -> TaskDocument:

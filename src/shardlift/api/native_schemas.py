@@ -4,10 +4,40 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from shardlift.api.schemas import IMAGE_REF, Truth
 from shardlift.model import Strategy
+
+
+class GatesBody(BaseModel):
+    """Limits that every node has to keep before the next one is taken. Those that are not given do not limit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    search_latency_ms: float | None = Field(default=None, ge=0, description="Mean time of a query of one shard")
+    write_latency_ms: float | None = Field(default=None, ge=0, description="Mean time of an indexing operation")
+    rejections: int | None = Field(default=None, ge=0, description="Requests refused by a node between two readings")
+    heap_percent: float | None = Field(default=None, ge=0, le=100, description="Heap used")
+    disk_percent: float | None = Field(default=None, ge=0, le=100, description="Disk used")
+    on_breach: Literal["wait", "pause", "fail"] = Field(
+        default="wait", description="What a closed gate does: wait (and pause after `wait_timeout_s`), pause, or fail"
+    )
+    wait_timeout_s: float = Field(default=600, ge=0, description="How long `wait` waits before it pauses the task")
+
+
+class PolicyBody(BaseModel):
+    """How a task goes from node to node."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    canary: Truth = Field(default=False, description="The first node comes back without shards and waits for approval")
+    gates: GatesBody | None = Field(default=None, description="What must hold before each node; null for nothing")
+    windows: list[str] = Field(
+        default=[],
+        max_length=50,
+        description="Times at which nodes may be begun, such as `mon-fri 01:00-05:00 Europe/Berlin`; none for always",
+    )
 
 
 class UpgradeBody(BaseModel):
@@ -21,6 +51,7 @@ class UpgradeBody(BaseModel):
     backup_check: Truth = Field(default=False, description="Refuse unless every index is in a successful snapshot")
     load_check: Truth = Field(default=False, description="Refuse while the nodes are under load")
     batch_size: int = Field(default=1, ge=1, le=1000, strict=True, description="Nodes taken at the same time")
+    policy: PolicyBody = Field(default_factory=PolicyBody, description="Canary, gates and maintenance windows")
 
 
 class ImageDocument(BaseModel):
@@ -96,6 +127,9 @@ class PlannedNode(BaseModel):
     name: str = Field(description="Node name")
     from_version: str = Field(description="Version before")
     fresh_data: bool = Field(description="Whether it starts on an empty data path")
+    drained: bool = Field(description="Whether all shard copies leave it before it stops")
+    repair: bool = Field(description="Whether it is out of the cluster, and is brought back")
+    canary: bool = Field(description="Whether it waits for approval, without shards, before the others follow")
 
 
 class PlanDocument(BaseModel):
@@ -151,7 +185,14 @@ class TaskDocument(BaseModel):
     current_nodes: list[str] = Field(description="Nodes being worked on, or where it failed")
     bytes_moved: int = Field(description="Shard data sent between nodes so far")
     eta_s: int | None = Field(description="Seconds left, from the nodes done so far; null while none is")
-    blocked_by: str | None = Field(description="What the running sub-step waits for; null when nothing")
+    blocked_by: str | None = Field(description="What it waits for and what to do about it; null when nothing")
+    paused: bool = Field(description="Whether it is to stop before the next node")
+    at_rest: bool = Field(description="Whether nothing is under way, and no node is half done")
+    approved: bool = Field(description="Whether its canary may take shards")
+    waiting_for: str | None = Field(description="What keeps it between two nodes, and what to do; null when nothing")
+    hold_until: str | None = Field(description="ISO 8601, UTC; when its maintenance window opens, if it waits for that")
+    queue_position: int | None = Field(description="Place among tasks that wait for their turn; null when it has it")
+    policy: dict[str, Any] = Field(description="Canary, gates and windows, as they were asked for")
     fail_message: str | None = Field(description="Why it failed")
     batches: list[list[str]] = Field(description="Names of the nodes, batch by batch, in plan order")
     steps: list[StepDocument] = Field(description="13 sub-steps of each node, in plan order")

@@ -68,6 +68,8 @@ class LineView:
                 self._tell(row, row.attempts, row.status, "")
             if row.status is StepStatus.RUNNING and row.progress.get("waiting_for"):
                 self._tell(row, row.attempts, row.status, waits(row))
+        if task_waits := between_nodes(task):
+            self._print(("between nodes", task_waits), task_waits)
         if task.status is not TaskStatus.RUNNING:
             self._print(("end", task.execute_times, task.status), summary(task, datetime.now(UTC)))
 
@@ -97,6 +99,8 @@ class LiveView:
             return Group()
         now = datetime.now(UTC)
         parts: list[Text | Table] = [Text(summary(self._task, now), style="bold")]
+        if task_waits := between_nodes(self._task):
+            parts.append(Text(task_waits, style="bold yellow"))
         parts += [self._table(node, self._task, now) for node in self._task.current]
         return Group(*parts)
 
@@ -121,7 +125,7 @@ def summary(task: Task, now: datetime) -> str:
     """One line: status, nodes, bytes, and the time left once it can be told."""
     from shardlift.api.documents import eta_s  # noqa: PLC0415 - slow to import
 
-    words = [f"task {task.id} {'ABORTING' if task.aborting and task.ended_at is None else task.status}"]
+    words = [f"task {task.id} {_state(task)}"]
     words.append(f"{len(task.completed)} of {len(task.total)} nodes done")
     words.append(f"{size(task.bytes_moved)} moved")
     left_s = eta_s(task, now)
@@ -132,6 +136,23 @@ def summary(task: Task, now: datetime) -> str:
     if task.fail_message and task.status is not TaskStatus.SUCCESS:
         words.append(task.fail_message)
     return ", ".join(words)
+
+
+def _state(task: Task) -> str:
+    if task.status is not TaskStatus.RUNNING:
+        return str(task.status)
+    if task.aborting:
+        return "ABORTING"
+    if task.paused:
+        return "PAUSED" if task.at_rest else "RUNNING, pauses before the next node"
+    return str(task.status)
+
+
+def between_nodes(task: Task) -> str:
+    """What keeps a running task from going to the next node; empty when nothing does."""
+    if task.status is not TaskStatus.RUNNING or not (task.at_rest or task.waiting_for) or not task.blocked_by:
+        return ""
+    return f"waits for {task.blocked_by}"
 
 
 def waits(row: StepRow) -> str:

@@ -56,6 +56,28 @@ def watch(context: typer.Context, task: TaskId, as_json: AsJson = False) -> None
     raise typer.Exit(watch_task(session_of(context), task, as_json=as_json))
 
 
+@app.command("pause")
+def pause(context: typer.Context, task: TaskId, as_json: AsJson = False) -> None:
+    """Let a task stop before the next node; what is begun is finished first."""
+    print_task(session_of(context).run(lambda service: service.pause(task)), as_json=as_json)
+
+
+@app.command("resume")
+def resume(context: typer.Context, task: TaskId, watch: Watch = False, as_json: AsJson = False) -> None:
+    """Let a paused task go on."""
+    session = session_of(context)
+    begun = session.run(lambda service: service.resume(task))
+    raise typer.Exit(begin_or_watch(session, begun, watch=watch, as_json=as_json))
+
+
+@app.command("approve")
+def approve(context: typer.Context, task: TaskId, watch: Watch = False, as_json: AsJson = False) -> None:
+    """Let a task's canary take shards, and the other nodes follow."""
+    session = session_of(context)
+    begun = session.run(lambda service: service.approve(task))
+    raise typer.Exit(begin_or_watch(session, begun, watch=watch, as_json=as_json))
+
+
 @app.command("retry")
 def retry(context: typer.Context, task: TaskId, watch: Watch = False, as_json: AsJson = False) -> None:
     """Let a FAILED task go on from the sub-step that failed."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +24,17 @@ To = Annotated[str, typer.Option("--to", help="The image to go to: `opensearch:3
 How = Annotated[Strategy | None, typer.Option(help="By default the cluster's own.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="At most so many nodes at a time.")]
 BackupCheck = Annotated[bool, typer.Option("--backup-check", help="Refuse unless every index is in a snapshot.")]
+Canary = Annotated[
+    bool, typer.Option("--canary", help="The first node comes back without shards and waits for `task approve`.")
+]
+Gate = Annotated[
+    list[str] | None,
+    typer.Option("--gate", help="NAME=VALUE, such as search_latency_ms=200: what must hold before each node."),
+]
+Window = Annotated[
+    list[str] | None,
+    typer.Option("--window", help='When nodes may be begun, such as "mon-fri 01:00-05:00 Europe/Berlin".'),
+]
 LoadCheck = Annotated[bool, typer.Option("--load-check", help="Refuse while the nodes are under load.")]
 
 
@@ -34,12 +47,14 @@ def check(
     batch_size: BatchSize = 1,
     backup_check: BackupCheck = False,
     load_check: LoadCheck = False,
+    canary: Canary = False,
     as_json: AsJson = False,
 ) -> None:
     """Run all checks and the dry run of the whole plan. Changes nothing. Exit code 3 when a rule forbids it."""
     from shardlift.api.documents import check_document  # noqa: PLC0415 - slow to import
 
     request = _request(cluster, to, strategy, batch_size, backup_check=backup_check, load_check=load_check)
+    request = _with_policy(request, canary=canary, gates=(), windows=())
     report = session_of(context).run(lambda service: _check(service, request))
     if as_json:
         print_json(check_document(report))
@@ -58,12 +73,16 @@ def upgrade(
     batch_size: BatchSize = 1,
     backup_check: BackupCheck = False,
     load_check: LoadCheck = False,
+    canary: Canary = False,
+    gate: Gate = None,
+    window: Window = None,
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
     """Start the upgrade of all nodes of a cluster, once all checks have passed."""
     session = session_of(context)
     request = _request(cluster, to, strategy, batch_size, backup_check=backup_check, load_check=load_check)
+    request = _with_policy(request, canary=canary, gates=gate or (), windows=window or ())
     task = session.run(lambda service: _upgrade(service, request))
     raise typer.Exit(begin_or_watch(session, task, watch=watch, as_json=as_json))
 
@@ -83,6 +102,14 @@ def _request(
     )
 
 
+def _with_policy(
+    request: UpgradeRequest, *, canary: bool, gates: Sequence[str], windows: Sequence[str]
+) -> UpgradeRequest:
+    from shardlift.service.policies import policy_from_words  # noqa: PLC0415 - slow to import
+
+    return replace(request, policy=policy_from_words(canary, gates, windows))
+
+
 async def _check(service: Service, request: UpgradeRequest) -> CheckReport:
     return await service.check(await _known(service, request))
 
@@ -98,8 +125,6 @@ async def _upgrade(service: Service, request: UpgradeRequest) -> Task:
 
 async def _known(service: Service, request: UpgradeRequest) -> UpgradeRequest:
     """The request with the cluster's id in place of its name. Raises NotFoundError."""
-    from dataclasses import replace  # noqa: PLC0415
-
     return replace(request, cluster_id=(await service.cluster(request.cluster_id)).id)
 
 

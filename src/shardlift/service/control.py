@@ -80,8 +80,8 @@ class TaskControl:
         if position < 1 or task.status is not TaskStatus.RUNNING:
             return task
         waiting_for = (
-            f"its turn: {position} task{'s' * (position > 1)} before it, since at most {self._project_max} clusters of a "
-            "project are worked on at a time; end or pause another, or raise SHARDLIFT_PROJECT_CLUSTERS_MAX"
+            f"its turn: {position} task{'s' * (position > 1)} before it, since at most {self._project_max} clusters of "
+            "a project are worked on at a time; end or pause another, or raise SHARDLIFT_PROJECT_CLUSTERS_MAX"
         )
         return replace(task, queue_position=position, waiting_for=waiting_for)
 

@@ -59,11 +59,12 @@ async def _approved(ctx: StepContext, member: NodeSeen) -> None:
             return
         if control.paused:
             raise SuspendedError(paused_text(ctx.task_id))
+        if ctx.plan.drained:
+            with suppress(EngineError):  # asked again in the next round
+                await ctx.ledger.add_token(EXCLUDE_NAME, ctx.node.name)
         if not told:
             await ctx.report({"waiting_for": waiting_for})
             told = True
-        with suppress(EngineError):  # asked again in the next round
-            await ctx.ledger.add_token(EXCLUDE_NAME, ctx.node.name)
 
 
 async def _joined(ctx: StepContext) -> NodeSeen:
