@@ -1,0 +1,140 @@
+"""One node is emptied, goes away and comes back: what happens to the copies, as the engines would have it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import islice
+
+from shardlift.allocation.chooser import Chooser
+from shardlift.allocation.state import Copy, Place, State
+
+# How many nodes, and on each how many copies that have just come to it, are tried to make room for one without a place.
+_REPAIR_NODES_MAX = 32
+_REPAIR_COPIES_MAX = 16
+# Copies without a node that are tried each time a node comes back.
+_UNPLACED_MAX = 500
+
+
+@dataclass(slots=True)
+class Drained:
+    """`moved`: copies with the node each goes to. `stuck`: those that can go nowhere. `dropped`: given up by the
+    engine, as the index expands over fewer nodes now."""
+
+    moved: dict[Copy, Place] = field(default_factory=dict)
+    stuck: list[Copy] = field(default_factory=list)
+    dropped: list[Copy] = field(default_factory=list)
+
+
+def drain(state: State, chooser: Chooser, place: Place) -> Drained:
+    """Finds a place for each copy on the node, which is closed already.
+
+    Those that may be on few nodes first, then the largest. A copy that finds none may have one after another one that
+    left the same node is sent elsewhere; one such exchange is tried.
+    """
+    drained = Drained()
+    for copy in sorted(place.copies, key=_urgency):
+        if _expands_over_fewer(chooser, copy) and copy.elsewhere:
+            _lose(state, copy)
+            drained.dropped.append(copy)
+            continue
+        target = chooser.choose(copy)
+        if target is None:
+            drained.stuck.append(copy)
+        else:
+            state.put(copy, target)
+            drained.moved[copy] = target
+    # A copy with a started twin may stay behind in the end, so one without goes first.
+    drained.stuck.sort(key=lambda copy: copy.elsewhere)
+    drained.stuck = [copy for copy in drained.stuck if not _exchanged(state, chooser, drained, copy)]
+    return drained
+
+
+def _urgency(copy: Copy) -> tuple[bool, bool, int, str, int]:
+    index = copy.group.index
+    free = not (index.limit or index.kin.filters or index.kin.tiers or index.kin.mounted)
+    return free, not copy.primary, -copy.size_bytes, index.name, copy.group.shard
+
+
+def _expands_over_fewer(chooser: Chooser, copy: Copy) -> bool:
+    """Whether the engine wants fewer copies than there are, with the node excluded (AutoExpandReplicas)."""
+    bounds = copy.group.index.expands
+    if bounds is None:
+        return False
+    low, high = bounds
+    nodes = chooser.open_for(copy.group.index.kin)
+    replicas = max(low, nodes - 1 if high is None else min(high, nodes - 1))
+    return sum(one.place is not None for one in copy.group.copies) > replicas + 1
+
+
+def _exchanged(state: State, chooser: Chooser, drained: Drained, copy: Copy) -> bool:
+    """Whether the copy has a place after all, with a copy that came to it from the same node sent elsewhere."""
+    source = copy.place
+    assert source is not None, "it is on the node being drained"
+    if not chooser.exhaustive:
+        return False
+    came: dict[Place, list[Copy]] = {}
+    for other, target in drained.moved.items():
+        came.setdefault(target, []).append(other)
+    for target in list(came)[:_REPAIR_NODES_MAX]:
+        if not chooser.room_lacks(copy, target):
+            continue
+        for other in came[target][:_REPAIR_COPIES_MAX]:
+            state.put(other, source)
+            if chooser.legal(copy, target):
+                state.put(copy, target)
+                instead = chooser.choose(other)
+                if instead is not None:
+                    state.put(other, instead)
+                    drained.moved[copy], drained.moved[other] = target, instead
+                    return True
+                state.put(copy, source)
+            state.put(other, target)
+    return False
+
+
+def _lose(state: State, copy: Copy) -> None:
+    """The copy is no more; another one of its shard serves, and it will be made again."""
+    if copy.primary:
+        state.promote(copy.group)
+    state.put(copy, None)
+
+
+def take_down(state: State, place: Place) -> tuple[int, int]:
+    """The node stops with its copies on its disk. Returns how many, and how many have no started copy elsewhere."""
+    place.open = place.present = False
+    alone = 0
+    for copy in place.copies:
+        if not copy.elsewhere:
+            alone += 1
+        elif copy.primary:
+            state.promote(copy.group)
+    return len(place.copies), alone
+
+
+def wipe(state: State, place: Place) -> None:
+    """The node comes back with an empty disk: the copies that stayed on it are made again, if they have a twin."""
+    for copy in [one for one in place.copies if one.elsewhere]:
+        _lose(state, copy)
+    place.id = ""  # it lived in the data path
+
+
+def bring_back(state: State, chooser: Chooser, place: Place) -> list[Copy]:
+    """The node is a member again, with the target release. Returns the copies that are made, on it or elsewhere.
+
+    Rebalancing is held off, so that only copies without a node are made.
+    """
+    place.rank, place.release, place.open, place.present = state.target_rank, state.target, True, True
+    state.count_zones()
+    chooser.reopened(place)
+    made = []
+    for copy in list(islice(state.unplaced, _UNPLACED_MAX)):
+        # A primary without a node is lost until that node is back; nothing makes it again.
+        target = None if copy.primary else chooser.choose(copy)
+        if target is not None:
+            state.put(copy, target)
+            copy.started = True
+            made.append(copy)
+        else:  # to the end of the line
+            del state.unplaced[copy]
+            state.unplaced[copy] = None
+    return made

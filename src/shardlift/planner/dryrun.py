@@ -1,0 +1,147 @@
+"""The dry run of a whole plan: node by node, where every copy goes, and which can go nowhere. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from shardlift.allocation import Chooser, Copy, Place, State, bring_back, build_state, drain, take_down, wipe
+from shardlift.checks import Subject
+from shardlift.model import EngineKind, Finding, Move, NodePlan, Plan, Severity
+from shardlift.model.forecast import DiskPeak, Forecast, Inflow, NodeForecast
+from shardlift.planner.obstacles import Obstacles, stuck_findings
+from shardlift.planner.planner import draft_plan, plan_upgrade
+
+_TARGETS_MAX = 8
+# What the engine is asked about at once.
+_FIRST_MOVES_MAX = 100
+
+
+def plan_and_forecast(subject: Subject) -> tuple[Plan | None, Forecast | None, tuple[Finding, ...]]:
+    """The plan, its dry run, and the findings of both; no plan when a finding blocks, but a dry run all the same.
+
+    So all that is in the way is told at once. No dry run when there is nothing to do.
+    """
+    plan, findings = plan_upgrade(subject)
+    draft = plan or draft_plan(subject)
+    if not draft.batches:
+        return plan, None, findings
+    told = forecast(subject, draft)
+    findings += stuck_findings(subject, told)
+    if any(finding.severity is Severity.BLOCK for finding in findings):
+        plan = None
+    return plan, told, findings
+
+
+def forecast(subject: Subject, plan: Plan, on_move: Callable[[Move], None] | None = None) -> Forecast:
+    """Walks the plan. `on_move` is told each move off a drained node, in order."""
+    release = (subject.image.engine is EngineKind.OPENSEARCH, subject.image.version)
+    state = build_state(subject.seen, subject.cluster.nodes, release)
+    return _Walk(state, plan, on_move or (lambda _move: None)).run()
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What is counted of one node while it is taken."""
+
+    copies: int = 0
+    size_bytes: int = 0
+    targets: Counter[str] = field(default_factory=Counter)
+    bytes_to: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    kept: int = 0
+    held: int = 0
+    dropped: int = 0
+    rebuilt: int = 0
+    rebuilt_bytes: int = 0
+    waiting: int = 0
+    alone: int = 0
+
+    def add(self, target: str, size_bytes: int) -> None:
+        self.copies += 1
+        self.size_bytes += size_bytes
+        self.targets[target] += 1
+        self.bytes_to[target] += size_bytes
+
+    def frozen(self, node: NodePlan, batch: int) -> NodeForecast:
+        order = sorted(self.targets, key=lambda name: (-self.bytes_to[name], -self.targets[name], name))
+        return NodeForecast(
+            name=node.name,
+            batch=batch,
+            drained=node.drained,
+            copies=self.copies,
+            size_bytes=self.size_bytes,
+            targets=tuple(Inflow(name, self.targets[name], self.bytes_to[name]) for name in order[:_TARGETS_MAX]),
+            other_targets=len(order[_TARGETS_MAX:]),
+            kept=self.kept,
+            held=self.held,
+            dropped=self.dropped,
+            rebuilt=self.rebuilt,
+            rebuilt_bytes=self.rebuilt_bytes,
+            waiting=self.waiting,
+            alone=self.alone,
+        )
+
+
+class _Walk:
+    def __init__(self, state: State, plan: Plan, on_move: Callable[[Move], None]) -> None:
+        self._state, self._plan, self._on_move = state, plan, on_move
+        self._chooser = Chooser(state)
+        self._obstacles = Obstacles(state, self._chooser)
+        self._first_moves: list[Move] = []
+
+    def run(self) -> Forecast:
+        nodes = [told for number, batch in enumerate(self._plan.batches, start=1) for told in self._take(batch, number)]
+        return Forecast(
+            strategy=self._plan.strategy,
+            nodes=tuple(nodes),
+            stuck=self._obstacles.stuck(),
+            peaks=tuple(
+                DiskPeak(place.name, place.peak_bytes, place.total_bytes)
+                for place in self._state.places.values()
+                if place.peak_bytes
+            ),
+            first_moves=tuple(self._first_moves),
+            waiting=len(self._state.unplaced),
+            exhaustive=self._chooser.exhaustive,
+        )
+
+    def _take(self, batch: tuple[NodePlan, ...], number: int) -> list[NodeForecast]:
+        state, chooser = self._state, self._chooser
+        taken = [(node, state.places[node.name], _Tally()) for node in batch]
+        for _, place, _ in taken:
+            chooser.close(place)
+        for node, place, tally in taken:
+            if node.drained:
+                self._drain(place, tally)
+        for node, place, tally in taken:
+            if place.present:
+                waiting, alone = take_down(state, place)
+                if not node.drained:
+                    tally.waiting, tally.alone = waiting, alone
+            if node.fresh_data:
+                wipe(state, place)
+        for _, place, tally in taken:
+            for copy in bring_back(state, chooser, place):
+                tally.rebuilt += 1
+                tally.rebuilt_bytes += copy.size_bytes
+        return [tally.frozen(node, number) for node, _, tally in taken]
+
+    def _drain(self, place: Place, tally: _Tally) -> None:
+        drained = drain(self._state, self._chooser, place)
+        first = not self._first_moves
+        for copy, target in drained.moved.items():
+            tally.add(target.name, copy.size_bytes)
+            self._moved(copy, place, target, first=first)
+        tally.dropped = len(drained.dropped)
+        for copy in drained.stuck:
+            held = not copy.elsewhere
+            tally.held += held
+            tally.kept += not held
+            self._obstacles.add(copy, place, held=held)
+
+    def _moved(self, copy: Copy, source: Place, target: Place, *, first: bool) -> None:
+        move = Move(copy.group.index.name, copy.group.shard, source.name, target.name)
+        self._on_move(move)
+        if first and len(self._first_moves) < _FIRST_MOVES_MAX:
+            self._first_moves.append(move)
