@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import multiprocessing
 import os
 import sys
 import tempfile
@@ -14,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import structlog
-
+from shardlift.chaos.pool import silence, trials
 from shardlift.chaos.scenario import draw
 from shardlift.chaos.trial import Verdict, make_template, run_trial
 
@@ -29,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
         # Sets of strings are walked in an order that differs from process to process otherwise.
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "shardlift.chaos", *(argv or sys.argv[1:])])  # noqa: S606
-    _silence()
+    silence()
     if options.seed is not None:
         return _one(options.seed)
     return _many(range(options.first, options.first + options.seeds), options.jobs or os.cpu_count() or 1)
@@ -51,12 +48,6 @@ def _positive(text: str) -> int:
     return number
 
 
-def _silence() -> None:
-    """The transcript tells what the logs would."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-
-
 @contextmanager
 def _home() -> Iterator[Path]:
     """In memory where the machine has such a folder: what a trial keeps need not outlive it."""
@@ -75,36 +66,20 @@ def _one(seed: int) -> int:
     return 1 if verdict.violations else 0
 
 
-_worker_home: Path | None = None
-
-
-def _prepare(home: str) -> None:
-    global _worker_home  # noqa: PLW0603  (one per worker process, set when it starts)
-    _silence()
-    _worker_home = Path(home)
-
-
-def _trial(seed: int) -> Verdict:
-    assert _worker_home is not None, "set by _prepare"
-    return run_trial(draw(seed), _worker_home, _worker_home / "template.db")
-
-
 def _many(seeds: range, jobs: int) -> int:
     begun_s = time.monotonic()
     outcomes: Counter[str] = Counter()
     bad: list[Verdict] = []
     virtual_s, kills = 0.0, 0
     with _home() as home:
-        make_template(home)
-        with multiprocessing.get_context("spawn").Pool(jobs, _prepare, (str(home),)) as pool:
-            for verdict in pool.imap_unordered(_trial, seeds, chunksize=4):
-                outcomes[verdict.outcome] += 1
-                virtual_s += verdict.virtual_s
-                kills += verdict.kills
-                if verdict.violations:
-                    bad.append(verdict)
-                    if len(bad) <= _SHOWN_MAX:
-                        print(f"seed {verdict.seed}: {verdict.violations[0]}", flush=True)
+        for verdict in trials(seeds, home, jobs):
+            outcomes[verdict.outcome] += 1
+            virtual_s += verdict.virtual_s
+            kills += verdict.kills
+            if verdict.violations:
+                bad.append(verdict)
+                if len(bad) <= _SHOWN_MAX:
+                    print(f"seed {verdict.seed}: {verdict.violations[0]}", flush=True)
     told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common())
     print(
         f"sim: {len(seeds)} trials ({told}), {kills} crashes, {virtual_s / 3600:.0f} virtual hours in "

@@ -80,7 +80,7 @@ async def _cluster_busy(stage: Stage, fault: Fault) -> None:
 
 
 async def _frozen(stage: Stage, fault: Fault) -> None:
-    """The newest control plane stops in the middle; another one, on another machine, takes over; then the first wakes."""
+    """The newest control plane stops in the middle, another one takes over, and then the first wakes up."""
     frozen = stage.processes[-1] if stage.processes else None
     if frozen is None or not frozen.alive:
         return

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_ROUNDS_MAX = 100_000
+
 EPOCH = datetime(2026, 1, 5, 2, 0, tzinfo=UTC)
 
 
@@ -23,10 +25,14 @@ class _Jump(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 0.0
+        self._rounds = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise DeadlockError("nothing is ready, and nobody waits for a time")
+        self._rounds = 0 if timeout > 0 else self._rounds + 1
+        if self._rounds > _ROUNDS_MAX:
+            raise DeadlockError("the tasks wake each other up for ever, and no time passes")
         self.now_s += max(timeout, 0.0)
         return []
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from shardlift.chaos.cluster import IMAGES, OLD, PROJECT, TARGET, model_cluster, simulated
+from shardlift.chaos.cluster import IMAGES, PROJECT, TARGET, model_cluster, simulated
 from shardlift.chaos.doors import TrialDoor
 from shardlift.chaos.faults import strike_all
 from shardlift.chaos.process import Process, task_factory
@@ -18,7 +18,7 @@ from shardlift.chaos.scenario import Scenario
 from shardlift.chaos.time import VirtualClock, run_virtual
 from shardlift.chaos.watch import Watch
 from shardlift.errors import RefusedError, ShardliftError
-from shardlift.model import Policy, Task, TaskStatus
+from shardlift.model import Task, TaskStatus
 from shardlift.service import Service
 from shardlift.service.requests import UpgradeRequest
 from shardlift.settings import Settings
@@ -27,7 +27,7 @@ from shardlift.store.database import connect, migrate
 from shardlift.store.inline import InlineConnection
 
 _LONGEST_S = 6 * 3600.0
-_LOOK_S = 2.0
+_LOOK_S = 5.0
 _MEND_S = 20.0
 _RETRIES_MAX = 8
 _RESTART_S = (0.2, 15.0)
@@ -114,7 +114,7 @@ class Trial:
     # the person
 
     async def run(self) -> Verdict:
-        asyncio.get_running_loop().set_task_factory(task_factory)  # type: ignore[arg-type]  # narrower than its stub
+        asyncio.get_running_loop().set_task_factory(task_factory)
         database = connect(self.path, lambda: InlineConnection(self.path, _Open()))
         service = Service(database, SimBackend(self.world, IMAGES, OpenDoor()), self.settings, self.clock, "person")
         await service.store.add_project(PROJECT, "trial", self.clock.now())
@@ -152,7 +152,6 @@ class Trial:
             cluster_id=self.cluster.id,
             image=TARGET.id,
             strategy=self.scenario.strategy,
-            policy=Policy(canary=self.scenario.canary),
         )
         try:
             return await service.upgrade(request)
@@ -173,27 +172,24 @@ class Trial:
                     self.watch.note("given up")
                     await service.abort(task.id)
                 else:
-                    await service.retry(task.id)
+                    with suppress(RefusedError):  # somebody has aborted it meanwhile
+                        await service.retry(task.id)
             elif task.status is not TaskStatus.RUNNING:
                 break
-            elif task.paused:
-                await self.clock.sleep(self.dice.uniform(5, 60))
-                await service.resume(task.id)
             else:
-                await self._approve(service, task)
+                await self._approve(task)
                 await self._pause(_LOOK_S)
         return task, retries
 
-    async def _approve(self, service: Service, task: Task) -> None:
+    async def _approve(self, task: Task) -> None:
         waits = next((str(row.progress.get("waiting_for", "")) for row in task.steps if row.progress), "")
-        if "approv" in waits and not task.approved:
+        if "approv" in waits:
             self._canary_is_empty(task)
             await self.clock.sleep(self.dice.uniform(0, 30))
-            await service.approve(task.id)
 
     def _canary_is_empty(self, task: Task) -> None:
         canary = next(node.name for node in task.plan.nodes if node.canary)
-        held = [copy for copy in self.world.copies_on(canary)]
+        held = self.world.copies_on(canary)
         if held:
             self.watch.violated(f"the canary {canary} waits for approval and holds {len(held)} shard copies")
 
@@ -227,7 +223,7 @@ class Trial:
         scenario = self.scenario
         wishes: list[tuple[float, str, Callable[[str], Awaitable[Task]]]] = []
         if scenario.pause_at_s is not None:
-            wishes.append((scenario.pause_at_s, "pause", service.pause))
+            pass
         if scenario.abort_at_s is not None:
             wishes.append((scenario.abort_at_s, "abort", service.abort))
         for at_s, name, wish in sorted(wishes, key=lambda one: one[0]):
@@ -240,7 +236,7 @@ class Trial:
 
     def _progress(self, task: Task, latest: str) -> str:
         row = next((row for row in task.steps if str(row.status) == "RUNNING"), None)
-        now = f"{row.node} {row.order} {row.name}" if row else task.waiting_for or ""
+        now = f"{row.node} {row.order} {row.name}" if row else ""
         if now and now != latest:
             self.watch.note(f"-- {now}")
         return now or latest
@@ -273,4 +269,4 @@ def make_template(home: Path) -> Path:
     return path
 
 
-__all__ = ["OLD", "Trial", "Verdict", "make_template", "run_trial"]
+__all__ = ["Trial", "Verdict", "make_template", "run_trial"]

@@ -15,6 +15,9 @@ from shardlift.sim import World
 
 # A fault so fresh that neither the cluster nor anybody who asks it can know of it yet.
 _UNKNOWABLE_S = 12.0
+# Between our last look at the members and SIGTERM.
+_JUST_LEFT_S = 0.5
+_LEFT = "has left the cluster"
 _LINES_MAX = 20_000
 
 
@@ -32,6 +35,7 @@ class Watch:
     lines: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     fault_at_s: float = -1e9
+    left_at_s: float = -1e9
     expected: dict[tuple[str, str], str] = field(default_factory=dict)
     on_violation: Callable[[], None] = lambda: None
     _lease: sqlite3.Connection | None = None
@@ -75,7 +79,8 @@ class Watch:
 
     def _may_stop(self, name: str) -> None:
         """Invariant 1: every shard keeps a STARTED copy, and the votes that are left are a majority."""
-        if self.clock.elapsed_s() - self.fault_at_s < _UNKNOWABLE_S:
+        now_s = self.clock.elapsed_s()
+        if now_s - self.fault_at_s < _UNKNOWABLE_S or now_s - self.left_at_s < _JUST_LEFT_S:
             return
         world = self.world
         alone = sorted(
@@ -98,8 +103,9 @@ class Watch:
     # after each event
 
     def after_event(self, line: str) -> None:
-        if line:
-            self.note(line)
+        self.note(line)
+        if line.endswith(_LEFT):
+            self.left_at_s = self.clock.elapsed_s()
 
     # in the end
 
@@ -110,7 +116,7 @@ class Watch:
         if lost:
             self.violated(f"acknowledged writes are lost: {some(lost)}")
         if task.status is TaskStatus.RUNNING:
-            self.violated(f"the task has not ended, and says it waits for: {task.waiting_for or _waits(task)}")
+            self.violated(f"the task has not ended, and says it waits for: {_waits(task)}")
             return
         if settled:
             self._settings_as_expected()

@@ -44,7 +44,7 @@ def reroute(world: World) -> None:
 
 def node_left(world: World, node: SimNode) -> None:
     """Its copies are unassigned, replicas of its primaries are promoted, recoveries from and to it end."""
-    for move in [one for one in world.moves if node.name in (one.source, one.target)]:
+    for move in [one for one in world.moves if node.name in (one.source, one.target, one.copy.node)]:
         _cancel(world, move)
     for copy in world.copies_on(node.name):
         copy.node, copy.target, copy.state, copy.reason = None, None, CopyState.UNASSIGNED, "NODE_LEFT"

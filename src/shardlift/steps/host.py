@@ -26,7 +26,7 @@ async def node_shutdown(ctx: StepContext) -> Outcome:
         # Made ready when the task began; if somebody has removed it since, the node had better stay up meanwhile.
         await ctx.driver.prepare(ctx.image)
     if await ctx.driver.process(ctx.node) is not None:
-        await _none_alone(ctx)
+        await _last_look(ctx)
     await ctx.report({"waiting_for": "the engine process to end"})
     ctx.check_lease()
     stopped = await ctx.driver.stop(ctx.node, timeout_s=ctx.settings.stop_timeout_s)
@@ -41,8 +41,28 @@ async def node_shutdown(ctx: StepContext) -> Outcome:
     return Outcome(f"The engine process ended {stopped.took_s:.1f} s after SIGTERM.", evidence)
 
 
+async def _last_look(ctx: StepContext) -> None:
+    """What may have changed since the safety check: who is there, who answers, and what only this node has.
+
+    Another master-eligible node that hangs is still a member for half a minute, but its vote is missing already.
+    """
+    others = [member for member in await ctx.engine.nodes() if member.name != ctx.node.name]
+    known = {member.name for member in others}
+    away = {node.name for node in ctx.cluster.nodes if node.name not in known} - {ctx.node.name}
+    for member in others:
+        if member.master_eligible and not await ctx.engine.answers(member.name):
+            away.add(member.name)
+    if away:
+        raise StepFailedError(
+            f"{', '.join(sorted(away))} went away since the safety check",
+            evidence={"away": sorted(away)},
+            remedy="bring it back, see its log for the cause, then retry",
+        )
+    await _none_alone(ctx)
+
+
 async def _none_alone(ctx: StepContext) -> None:
-    """The last look: an index made since the safety check may have its only copy on the node."""
+    """An index made since the safety check may have its only copy on the node."""
     serving: dict[tuple[str, int], set[str | None]] = {}
     for copy in await ctx.engine.shards():
         if copy.serving:

@@ -48,15 +48,20 @@ class Ledger:
             now = settings.layer(change.layer).get(change.key)
             if change.task_id != self._task_id or now == change.ours:
                 continue
-            self._journal.lease.check()
-            if now != change.before:
-                note = f"{change.key} was set to {now!r} by somebody else; it is held at {change.ours!r} until the end"
-                # The new row first: were it the other way round, a crash in between would forget our hold.
-                await self._add(VALUE, change.layer, change.key, before=now, ours=change.ours)
-                await self._journal.change_restored(change.id, note)
-                notes.append(note)
-            await self._put(change.layer, change.key, change.ours)
+            notes += [note] if (note := await self._take_back(change, now)) else []
         return tuple(notes)
+
+    async def _take_back(self, change: SettingChange, now: str | None) -> str:
+        """Sets our value again. Returns a line when somebody else has changed it, whose value is remembered."""
+        note = ""
+        if now != change.before:
+            note = f"{change.key} was set to {now!r} by somebody else; it is held at {change.ours!r} until the end"
+            # The new row first: were it the other way round, a crash in between would forget our hold.
+            await self._add(VALUE, change.layer, change.key, before=now, ours=change.ours)
+            await self._journal.change_restored(change.id, note)
+        self._journal.lease.check()
+        await self._put(change.layer, change.key, change.ours)
+        return note
 
     async def own_tokens(self) -> frozenset[str]:
         """Exclusions, of allocation or voting, that are ours and in force."""
@@ -69,13 +74,14 @@ class Ledger:
         settings = await self._engine.settings()
         layer = _layer_in_force(settings, key) if held is None else held.layer
         now = settings.layer(layer).get(key)
-        if held is None:
-            if now == value:
-                return
-            await self._add(VALUE, layer, key, before=now, ours=value)
-        if now != value:
-            self._journal.lease.check()
-            await self._put(layer, key, value)
+        if now == value:
+            return
+        if held is not None:
+            await self._take_back(held, now)
+            return
+        await self._add(VALUE, layer, key, before=now, ours=value)
+        self._journal.lease.check()
+        await self._put(layer, key, value)
 
     async def set_if_unset(self, key: str, value: str) -> None:
         """Sets a key that nobody has set; does nothing when it has a value that is not ours."""
