@@ -255,7 +255,7 @@ async def test_refusals_change_nothing(fast_home: Path) -> None:
         lab.world.stop(list(lab.world.nodes.values())[-1])
         with pytest.raises(RefusedError) as refused:
             await lab.submit()
-        assert {"nodes_present", "cluster_healthy"} <= {finding.rule for finding in refused.value.findings}
+        assert "cluster_healthy" in {finding.rule for finding in refused.value.findings}
         assert (await lab.service.tasks(lab.cluster.id)).total == 0
         assert lab.world.effects == []
         assert settings_of(lab) == ({}, {}, set())

@@ -1,14 +1,27 @@
 """Named rules: pure functions from what was observed to findings. No I/O."""
 
 from shardlift.checks.explain import unexplained_unassigned
-from shardlift.checks.rules import NODE_RULES, PLAN_RULES, check_node, check_plan
+from shardlift.checks.rules import (
+    BATCH_RULES,
+    NODE_RULES,
+    PLAN_RULES,
+    Rule,
+    check_batch,
+    check_batches,
+    check_node,
+    check_plan,
+)
 from shardlift.checks.subject import Subject
 from shardlift.checks.versions import hop_allowed, oldest_index
 
 __all__ = [
+    "BATCH_RULES",
     "NODE_RULES",
     "PLAN_RULES",
+    "Rule",
     "Subject",
+    "check_batch",
+    "check_batches",
     "check_node",
     "check_plan",
     "hop_allowed",

@@ -4,64 +4,142 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shardlift.checks.subject import Subject, blocks
-from shardlift.model import Finding, Strategy
+from shardlift.checks.leftovers import foreign_excludes
+from shardlift.checks.members import expected_data, expected_masters
+from shardlift.checks.subject import Subject, blocks, some, warns
+from shardlift.model import Finding, Strategy, Version
 
 # The CSS contract: fewer data nodes than this cannot be upgraded through it (CSS.0074).
 _DATA_NODES_MIN = 3
 # With two masters the voting configuration holds one, and stopping that one halts the cluster (Reconfigurator).
 _MASTERS_MIN = 3
-_NAMED_MAX = 5
+_MINIMUM_MASTERS = "discovery.zen.minimum_master_nodes"
+_FIRST_VOTING = Version(7, 0, 0)
 
 
 def nodes_present(subject: Subject) -> Iterator[Finding]:
-    """Every node of the cluster is a member. A second one down while one is being replaced can lose data or quorum."""
-    for node in subject.cluster.nodes:
-        if subject.seen.node(node.name) is None:
+    """Every node of the cluster is a member, or is about to be repaired.
+
+    A node that is out and still to be taken is taken before all others, so it does not forbid the plan. A node that is
+    out and not to be taken nobody will bring back; and no healthy node goes while another one is missing.
+    """
+    repaired = {node.name for node in (subject.out if subject.repairing else subject.repairs)}
+    for node in subject.out:
+        if subject.node is not None and node.name == subject.node.name:
+            continue
+        told, then = (warns, "it is taken first") if node.name in repaired else (blocks, "nothing else brings it back")
+        yield told(
+            "nodes_present",
+            node.name,
+            reason=f"the node is not a member of the cluster; {then}",
+            evidence=f"{len(subject.seen.nodes)} members seen: {some(sorted(subject.seen.members)) or 'none'}",
+            remedy=f"see its log and start it, until GET {node.url} answers and GET _cat/nodes lists it; try again",
+        )
+
+
+def members_known(subject: Subject) -> Iterator[Finding]:
+    """Every member is a node that Shardlift knows: an unknown one is not upgraded, and stays old among the new."""
+    known = {node.name for node in subject.cluster.nodes}
+    for member in subject.seen.nodes:
+        if member.name not in known:
+            yield warns(
+                "members_known",
+                member.name,
+                reason="a member of the cluster is not among the nodes that are upgraded",
+                evidence=f"it runs {member.engine} {member.version} at {member.address}",
+                remedy="upgrade it yourself, before the master-eligible nodes; or stop it if it is not wanted",
+            )
+
+
+def not_leaving(subject: Subject) -> Iterator[Finding]:
+    """Nobody else is taking the node away already."""
+    for node in subject.taken:
+        if node.name in subject.seen.leaving:
             yield blocks(
-                "nodes_present",
+                "not_leaving",
                 node.name,
-                reason="the node is not a member of the cluster",
-                evidence=f"members seen: {', '.join(sorted(n.name for n in subject.seen.nodes)) or 'none'}",
-                remedy=f"start it, or see its log, then try again; it should answer at {node.url}",
+                reason="somebody has announced that the node is to shut down",
+                evidence="GET _nodes/shutdown lists it",
+                remedy="let that operation end, then DELETE _nodes/<node id>/shutdown, and try again",
+            )
+    member = None if subject.node is None else subject.seen.node(subject.node.name)
+    if member is None:
+        return
+    for exclude in foreign_excludes(subject):
+        if member.name in exclude.hit:
+            yield blocks(
+                "not_leaving",
+                member.name,
+                reason="somebody else is emptying the node",
+                evidence=f"{exclude.key} holds {some(exclude.words)}",
+                remedy=f"wait for the operation that set it, or {exclude.removal}",
             )
 
 
 def data_nodes_minimum(subject: Subject) -> Iterator[Finding]:
     """At least three data nodes, so that with one away two copies of a shard still have different homes."""
-    names = [node.name for node in subject.seen.nodes if node.holds_data]
+    names = sorted(expected_data(subject))
     if len(names) < _DATA_NODES_MIN:
         yield blocks(
             "data_nodes_minimum",
             subject.cluster.name,
             reason=f"a rolling upgrade needs at least {_DATA_NODES_MIN} data nodes",
-            evidence=f"{len(names)} seen: {', '.join(names) or 'none'}",
-            remedy="add data nodes first",
+            evidence=f"{len(names)} known: {some(names) or 'none'}",
+            remedy=f"add {_DATA_NODES_MIN - len(names)} data nodes first",
         )
 
 
 def master_quorum(subject: Subject) -> Iterator[Finding]:
-    """Enough master-eligible members that one may stop: of three voters two are a majority.
+    """Enough master-eligible nodes that one may stop: of three voters two are a majority.
 
-    Only asked where a node to be taken is master-eligible itself, and the rest must be healthy members.
+    Counted over all nodes, whatever group they are in. Only asked where a node to be taken is master-eligible itself.
     """
-    eligible = [node for node in subject.seen.nodes if node.master_eligible]
-    affected = {node.name for node in subject.taken} & {node.name for node in eligible}
-    if affected and len(eligible) < _MASTERS_MIN:
-        yield blocks(
-            "master_quorum",
-            subject.cluster.name,
-            reason=f"with fewer than {_MASTERS_MIN} master-eligible nodes, stopping one can halt the cluster",
-            evidence=f"master-eligible members: {', '.join(node.name for node in eligible) or 'none'}",
-            remedy="add master-eligible nodes, three in all, before upgrading",
-        )
     if subject.seen.elected is None:
         yield blocks(
             "master_quorum",
             subject.cluster.name,
             reason="no elected master is known",
             evidence="the cluster state names none",
-            remedy="wait for an election; see the nodes' logs when there is none within a minute",
+            remedy="wait for an election; see the nodes' logs when GET _cat/master names none within a minute",
+        )
+    masters = expected_masters(subject)
+    if masters.isdisjoint(node.name for node in subject.taken):
+        return
+    if len(masters) < _MASTERS_MIN:
+        yield blocks(
+            "master_quorum",
+            subject.cluster.name,
+            reason=f"with fewer than {_MASTERS_MIN} master-eligible nodes, stopping one can halt the cluster",
+            evidence=f"master-eligible nodes: {some(sorted(masters)) or 'none'}",
+            remedy=f"add {_MASTERS_MIN - len(masters)} master-eligible nodes, before upgrading",
+        )
+        return
+    yield from _votes_left(subject, masters)
+
+
+def _votes_left(subject: Subject, masters: frozenset[str]) -> Iterator[Finding]:
+    """Whether those that stay when the node stops can still elect, as far as the engine says how many it needs."""
+    seen = subject.seen
+    member = None if subject.node is None else seen.node(subject.node.name)
+    if member is not None and seen.voting is not None and member.id in seen.voting.config_ids:
+        needed = len(seen.voting.config_ids) // 2 + 1
+        left = sum(node.id in seen.voting.config_ids for node in seen.nodes) - 1
+        told = f"{len(seen.voting.config_ids)} nodes vote, {left} voters would stay"
+    elif any(node.release < (False, _FIRST_VOTING) for node in seen.nodes) and not subject.repairing:
+        value = seen.settings.effective(_MINIMUM_MASTERS) or ""
+        needed = int(value) if value.isdecimal() else 0
+        here = {node.name for node in seen.nodes if node.master_eligible}
+        left = len(masters if subject.node is None else here) - 1
+        told = f"{_MINIMUM_MASTERS} is {value}, {left} master-eligible nodes would stay"
+    else:
+        return
+    if left < needed:
+        yield blocks(
+            "master_quorum",
+            subject.cluster.name if member is None else member.name,
+            reason="those that stay could not elect a master",
+            evidence=told,
+            remedy="start the master-eligible nodes that are away, or add some, then try again",
         )
 
 
@@ -69,45 +147,26 @@ def last_started_copy(subject: Subject) -> Iterator[Finding]:
     """No shard may lose its last STARTED copy (invariant 1).
 
     In place, every copy on a node needs a started one on another node. With drain that is asked at the moment the
-    node is to stop, when what is left on it must have one.
+    node is to stop, when what is left on it must have one. An initializing copy is none: it may never get there.
     """
     if subject.strategy is Strategy.DRAIN and subject.node is None:
         return
-    serving: dict[tuple[str, int], set[str]] = {}
-    for copy in subject.seen.shards:
-        if copy.serving and copy.node is not None:
-            serving.setdefault(copy.group, set()).add(copy.node)
+    groups = subject.seen.groups
     for node in subject.taken:
-        held = subject.seen.copies_on(node.name)
-        alone = sorted({f"{c.index}[{c.shard}]" for c in held if not serving.get(c.group, set()) - {node.name}})
+        alone = sorted(
+            {
+                f"{copy.index}[{copy.shard}]"
+                for copy in subject.seen.copies_on(node.name)
+                if not any(other.serving and other.node not in {None, node.name} for other in groups[copy.group])
+            }
+        )
         if alone:
+            index = alone[0].rpartition("[")[0]
             yield blocks(
                 "last_started_copy",
                 node.name,
                 reason=f"{len(alone)} shards have no other started copy",
-                evidence=_some(alone),
-                remedy="raise number_of_replicas of these indices to 1 and wait for green, or use the strategy drain",
+                evidence=some(alone),
+                remedy=f'PUT {index}/_settings {{"index.number_of_replicas": 1}} for each of these indices and wait '
+                "for green, or use the strategy drain",
             )
-
-
-def copies_fit(subject: Subject) -> Iterator[Finding]:
-    """With drain, each shard's copies need as many other nodes: replicas + 1 <= data nodes - 1."""
-    if subject.strategy is not Strategy.DRAIN:
-        return
-    room = sum(node.holds_data for node in subject.seen.nodes) - 1
-    for index in subject.seen.indices:
-        # 0-all keeps a copy on every node; such a copy is complete elsewhere, so it need not move.
-        everywhere = index.settings.get("index.auto_expand_replicas", "false").endswith("-all")
-        if index.replicas + 1 > room and not everywhere and index.primaries:
-            yield blocks(
-                "copies_fit",
-                index.name,
-                reason=f"{index.replicas + 1} copies of each shard do not fit on {room} nodes while one is drained",
-                evidence=f"number_of_replicas is {index.replicas}, data nodes {room + 1}",
-                remedy=f"lower number_of_replicas to {max(room - 1, 0)}, add a data node, or use the strategy in_place",
-            )
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
-    return ", ".join(names[:_NAMED_MAX]) + more

@@ -1,10 +1,12 @@
-"""Which unassigned copies are no cause for worry while versions are mixed."""
+"""Which unassigned copies are no cause for worry."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from shardlift.model import CopyState, EngineKind, NodeSeen, ShardCopy
+from shardlift.model import CopyState, NodeSeen, ShardCopy, Version
+
+_LEFT = "NODE_LEFT"
 
 
 def unexplained_unassigned(nodes: Iterable[NodeSeen], shards: tuple[ShardCopy, ...]) -> tuple[ShardCopy, ...]:
@@ -14,31 +16,38 @@ def unexplained_unassigned(nodes: Iterable[NodeSeen], shards: tuple[ShardCopy, .
     sits on an upgraded node waits, legitimately, until another upgraded node without a copy of it exists. Everything
     else unassigned, above all a primary, needs a reason that we do not have.
     """
+    waiting = [copy for copy in shards if copy.state is CopyState.UNASSIGNED]
+    if not waiting:
+        return ()
     members = {node.name: node for node in nodes}
-    data_nodes = [node for node in members.values() if node.holds_data]
+    data_nodes = {name: node for name, node in members.items() if node.holds_data}
+    groups = {copy.group for copy in waiting}
     holders: dict[tuple[str, int], set[str]] = {}
     primary_on: dict[tuple[str, int], str] = {}
     for copy in shards:
-        if copy.node is not None:
+        if copy.node is not None and copy.group in groups:
             holders.setdefault(copy.group, set()).add(copy.node)
             if copy.primary:
                 primary_on[copy.group] = copy.node
+    fitting: dict[tuple[bool, Version], int] = {}  # data nodes that are not older, by release of a primary's node
     unexplained = []
-    for copy in shards:
-        if copy.state is not CopyState.UNASSIGNED:
-            continue
+    for copy in waiting:
         primary = members.get(primary_on.get(copy.group, ""))
         if copy.primary or primary is None:
             unexplained.append(copy)
             continue
-        free = [node for node in data_nodes if node.name not in holders[copy.group]]
-        if not free or not all(_older(node, primary) for node in free):
+        if primary.release not in fitting:
+            fitting[primary.release] = sum(node.release >= primary.release for node in data_nodes.values())
+        held = [data_nodes[name] for name in holders[copy.group] if name in data_nodes]
+        free = len(data_nodes) - len(held)
+        free_and_fitting = fitting[primary.release] - sum(node.release >= primary.release for node in held)
+        if not free or free_and_fitting:
             unexplained.append(copy)
     return tuple(unexplained)
 
 
-def _older(node: NodeSeen, than: NodeSeen) -> bool:
-    # Across engines the upgraded one is OpenSearch, whose numbers start again at 1.
-    if node.engine is not than.engine:
-        return node.engine is EngineKind.ELASTICSEARCH
-    return node.version < than.version
+def left_behind(copy: ShardCopy, group: Iterable[ShardCopy]) -> bool:
+    """Whether this unassigned copy is a replica whose node left, while its primary serves: it waits for the node."""
+    return (
+        not copy.primary and copy.unassigned_reason == _LEFT and any(other.primary and other.serving for other in group)
+    )

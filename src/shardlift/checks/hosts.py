@@ -1,17 +1,12 @@
-"""Rules about versions, images and the machines: hop, indices, JVM, plugins, disk."""
+"""Rules about versions, images and the machines: hop, indices, JVM, plugins."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shardlift.checks.subject import Subject, blocks, warns
+from shardlift.checks.subject import Subject, blocks
 from shardlift.checks.versions import hop_allowed, oldest_index
-from shardlift.model import Finding, NodeSeen, Strategy
-
-_NAMED_MAX = 5
-# CSS asks for 20 % of the disk to stay free while one node's data sits on the others; also below the engines' own low
-# watermark of 85 %.
-_DISK_USED_MAX = 0.80
+from shardlift.model import Finding
 
 
 def target_differs(subject: Subject) -> Iterator[Finding]:
@@ -43,18 +38,25 @@ def version_hop_allowed(subject: Subject) -> Iterator[Finding]:
 
 def index_compatible(subject: Subject) -> Iterator[Finding]:
     """The target opens every index, closed ones too: a node with an index out of range may not even join."""
+    reasons: dict[object, str | None] = {}
     for index in subject.seen.indices:
-        if index.created_by is None or index.created_on is None:
-            reason: str | None = "the version that created it is not known"
-        else:
-            reason = oldest_index(subject.image.engine, index.created_by, index.created_on, subject.image.version)
+        origin = index.created_by, index.created_on
+        if origin not in reasons:
+            if index.created_by is None or index.created_on is None:
+                reasons[origin] = "the version that created it is not known"
+            else:
+                reasons[origin] = oldest_index(
+                    subject.image.engine, index.created_by, index.created_on, subject.image.version
+                )
+        reason = reasons[origin]
         if reason is not None:
             yield blocks(
                 "index_compatible",
                 index.name,
                 reason="the target cannot open this index",
                 evidence=reason,
-                remedy="reindex it on the present version, or delete it",
+                remedy=f"POST _reindex it into a new index on the present version and DELETE {index.name}; "
+                "or only delete it",
             )
 
 
@@ -85,42 +87,3 @@ def plugins_available(subject: Subject) -> Iterator[Finding]:
                 evidence=", ".join(missing),
                 remedy="add an image that has them (`shardlift image add`), or remove them from the cluster",
             )
-
-
-def disk_room(subject: Subject) -> Iterator[Finding]:
-    """The data of the node to be drained fits on the others: used / (capacity without it) below 80 %.
-
-    Nodes that share one file system report the same disk; taking each figure as it stands errs on the safe side for
-    used space and is checked per node for the largest shard. In place nothing moves, so only a warning is due there.
-    """
-    data = [node for node in subject.seen.nodes if node.holds_data]
-    told = blocks if subject.strategy is Strategy.DRAIN else warns
-    for node in data:
-        if node.disk_total_bytes is None or node.disk_available_bytes is None:
-            yield told(
-                "disk_room",
-                node.name,
-                reason="its disk usage is not known",
-                evidence="_nodes/stats/fs has no figures for it",
-                remedy="see whether the node's data path is readable",
-            )
-            return
-    for name in (one.name for one in subject.taken):
-        rest = [node for node in data if node.name != name]
-        need = sum(copy.size_bytes or 0 for copy in subject.seen.copies_on(name))
-        total = sum(node.disk_total_bytes or 0 for node in rest)
-        used = sum(_used(node) for node in rest) + need
-        if rest and total and used / total > _DISK_USED_MAX:
-            yield told(
-                "disk_room",
-                name,
-                reason="the other nodes' disks are too full to take its data",
-                evidence=f"{used / total:.0%} would be used of {total} bytes, the limit is {_DISK_USED_MAX:.0%}",
-                remedy="free disk space, add a data node, or use the strategy in_place",
-            )
-
-
-def _used(node: NodeSeen) -> int:
-    assert node.disk_total_bytes is not None, "looked at by the caller"
-    assert node.disk_available_bytes is not None, "looked at by the caller"
-    return node.disk_total_bytes - node.disk_available_bytes

@@ -1,27 +1,30 @@
-"""Rules about the state the cluster must be in: healthy, at rest, and free of other operations' leftovers."""
+"""Rules about the state the cluster must be in: healthy, at rest, backed up where that is wished."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
-from shardlift.checks.explain import unexplained_unassigned
-from shardlift.checks.subject import Subject, blocks, warns
-from shardlift.model import Finding, Health, NodeSeen
+from shardlift.checks.explain import left_behind, unexplained_unassigned
+from shardlift.checks.subject import Subject, blocks, some, warns
+from shardlift.model import Finding, Health, NodeSeen, ShardCopy
 
-_ENABLE = "cluster.routing.allocation.enable"
-_EXCLUDE = "cluster.routing.allocation.exclude."
-_NAMED_MAX = 5
 # Limits of the CSS load check, as its user guide gives them.
 _SEARCH_QUEUE_MAX = 1000
 _WRITE_QUEUE_MAX = 200
 _CPU_PERCENT_MAX = 90
 _LOAD_PER_PROCESSOR_MAX = 0.8
+# A busy cluster nearly always has a few; a queue this long means that the master does not keep up.
+_PENDING_TASKS_MAX = 10
+_BACKUP_AGE_MAX = timedelta(days=2)
 
 
 def cluster_healthy(subject: Subject) -> Iterator[Finding]:
-    """Green, or yellow with every unassigned replica explained by node versions; nothing initializing.
+    """Green, or yellow with every unassigned replica explained; nothing initializing.
 
-    "Wait for green" can never end while versions are mixed, so explained yellow counts as healthy.
+    Explained by node versions: "wait for green" can never end while these are mixed. Or by a node that is out and is
+    about to be repaired: its replicas wait for it, and their primaries serve. To start a node that is out takes nothing
+    away, so copies on the move do not matter then. Red never passes.
     """
     health = subject.seen.health
     name = subject.cluster.name
@@ -31,108 +34,120 @@ def cluster_healthy(subject: Subject) -> Iterator[Finding]:
             "cluster_healthy",
             name,
             reason="the cluster is red: primaries are missing",
-            evidence=", ".join(lost[:_NAMED_MAX]) or "health says red",
-            remedy="bring the missing primaries back, or delete or restore their indices, then try again",
+            evidence=some(lost) or "health says red",
+            remedy="start the nodes that hold them, or DELETE or restore their indices, then try again",
         )
         return
-    if health.initializing or (health.relocating and subject.node is None):
-        yield blocks(
+    moving = health.initializing or (health.relocating and subject.node is None)
+    if moving and not subject.repairing:
+        told = warns if subject.repairs else blocks
+        yield told(
             "cluster_healthy",
             name,
             reason="shards are on the move",
             evidence=f"{health.initializing} initializing, {health.relocating} relocating",
-            remedy="wait until they have settled, then try again",
+            remedy="wait until GET _cluster/health shows none relocating and none initializing, then try again",
         )
-    unexplained = unexplained_unassigned(subject.seen.nodes, subject.seen.shards)
+    unexplained = _unexplained(subject)
     if unexplained:
-        shown = ", ".join(f"{c.index}[{c.shard}] {c.unassigned_reason or ''}".strip() for c in unexplained[:_NAMED_MAX])
+        shown = [f"{c.index}[{c.shard}] {c.unassigned_reason or ''}".strip() for c in unexplained]
+        one = unexplained[0]
+        asked = f'{{"index": "{one.index}", "shard": {one.shard}, "primary": {str(one.primary).lower()}}}'
         yield blocks(
             "cluster_healthy",
             name,
             reason=f"{len(unexplained)} unassigned shard copies are not explained by node versions",
-            evidence=shown,
-            remedy="GET _cluster/allocation/explain tells why; mend it, or lower number_of_replicas, then try again",
+            evidence=some(shown),
+            remedy=f"GET _cluster/allocation/explain {asked} tells why; mend that, or "
+            f'PUT {one.index}/_settings {{"index.number_of_replicas": 0}} if the copy is not needed',
         )
 
 
-def voting_exclusions_clean(subject: Subject) -> Iterator[Finding]:
-    """No voting exclusion is left over: with one, fewer nodes vote than it looks, and quorum is thinner."""
-    voting = subject.seen.voting
-    if voting is not None and voting.excluded_names - subject.own_tokens:
+def _unexplained(subject: Subject) -> list[ShardCopy]:
+    unexplained = unexplained_unassigned(subject.seen.nodes, subject.seen.shards)
+    if not subject.repairs:
+        return list(unexplained)
+    return [copy for copy in unexplained if not left_behind(copy, subject.seen.groups[copy.group])]
+
+
+def cluster_state_at_rest(subject: Subject) -> Iterator[Finding]:
+    """The elected master keeps up with its work, and knows which copies lie on which disk."""
+    health = subject.seen.health
+    if health.pending_tasks > _PENDING_TASKS_MAX or health.in_flight_fetch:
         yield blocks(
-            "voting_exclusions_clean",
+            "cluster_state_at_rest",
             subject.cluster.name,
-            reason="voting exclusions of another operation are in force",
-            evidence=f"excluded: {', '.join(sorted(voting.excluded_names - subject.own_tokens))}",
-            remedy="DELETE _cluster/voting_config_exclusions?wait_for_removal=false once that operation is over",
+            reason="the elected master has a backlog",
+            evidence=f"{health.pending_tasks} pending tasks (more than {_PENDING_TASKS_MAX} are too many), "
+            f"{health.in_flight_fetch} questions about copies on disks unanswered",
+            remedy="GET _cluster/pending_tasks names them; wait until they are done, then try again",
         )
-
-
-def allocation_enabled(subject: Subject) -> Iterator[Finding]:
-    """Shard allocation is on; with it off nothing would leave a drained node or come back to a restarted one."""
-    value = subject.seen.settings.effective(_ENABLE)
-    if value not in (None, "all"):
-        yield blocks(
-            "allocation_enabled",
-            subject.cluster.name,
-            reason="shard allocation is restricted",
-            evidence=f"{_ENABLE} is {value!r}",
-            remedy=f"set {_ENABLE} to null in the layer that has it",
-        )
-
-
-def no_leftover_excludes(subject: Subject) -> Iterator[Finding]:
-    """No allocation exclusion names a member: it holds back shards the plan counts on placing there."""
-    settings = subject.seen.settings
-    for key in sorted({*settings.persistent, *settings.transient}):
-        if not key.startswith(_EXCLUDE):
-            continue
-        words = {word.strip() for word in (settings.effective(key) or "").split(",")} - {""} - subject.own_tokens
-        hit = sorted(word for word in words if any(word in _names(node) for node in subject.seen.nodes))
-        if hit:
-            yield blocks(
-                "no_leftover_excludes",
-                subject.cluster.name,
-                reason="an allocation exclusion that is not ours names members of the cluster",
-                evidence=f"{key} holds {', '.join(hit)}",
-                remedy=f"remove it from {key}, or wait for the operation that set it",
-            )
 
 
 def no_running_snapshot(subject: Subject) -> Iterator[Finding]:
     """No snapshot runs: a primary being copied cannot move, and stopping its node fails the snapshot."""
     running = subject.seen.running_snapshots
-    if running:
+    if running or running is None:
+        unknown = running is None
         yield blocks(
             "no_running_snapshot",
             subject.cluster.name,
-            reason="a snapshot is being taken",
-            evidence=f"{running} running",
-            remedy="wait for it to end (GET _snapshot/_status), then try again",
+            reason="it is not known whether a snapshot is being taken" if unknown else "a snapshot is being taken",
+            evidence="GET _snapshot/_status did not answer" if unknown else f"{running} running",
+            remedy="wait until GET _snapshot/_status answers with an empty list, or DELETE the running snapshot",
         )
-    if running is None:
-        yield warns(
-            "no_running_snapshot",
+
+
+def no_running_work(subject: Subject) -> Iterator[Finding]:
+    """Nothing long runs that a restart would break half-way: reindex, update by query, force merge, shrink."""
+    work = subject.seen.running_work
+    if work is None:
+        yield blocks(
+            "no_running_work",
             subject.cluster.name,
-            reason="it is not known whether a snapshot runs",
-            evidence="GET _snapshot/_status did not answer",
-            remedy="look yourself before you go on",
+            reason="it is not known whether work runs that a restart would break",
+            evidence="GET _tasks did not answer for all nodes",
+            remedy="try again when GET _tasks?actions=*reindex*,*forcemerge* answers without node_failures",
+        )
+    elif work:
+        yield blocks(
+            "no_running_work",
+            subject.cluster.name,
+            reason="work is under way that a restart would break half-way",
+            evidence=some(list(work)),
+            remedy="wait until GET _tasks no longer lists it, or POST _tasks/<task>/_cancel with the task named here",
         )
 
 
 def indices_backed_up(subject: Subject) -> Iterator[Finding]:
-    """On request (indices_backup_check): every index is in a successful snapshot."""
+    """On request (indices_backup_check): every index is in a successful snapshot, best a whole and recent one."""
     if not subject.backup_check:
         return
-    held = subject.seen.snapshotted
+    held, backups = subject.seen.snapshotted, subject.seen.backups
     missing = sorted(index.name for index in subject.seen.indices if held is None or index.name not in held)
     if missing:
+        partial = backups.get(missing[0])
+        told = f"{len(held or ())} indices are" if partial is None else f"{missing[0]} is in {partial.snapshot} in part"
         yield blocks(
             "indices_backed_up",
-            ", ".join(missing[:_NAMED_MAX]) + (" ..." if len(missing) > _NAMED_MAX else ""),
+            some(missing),
             reason=f"{len(missing)} indices are in no successful snapshot",
-            evidence="snapshots unreadable" if held is None else f"{len(held)} indices are",
-            remedy="take a snapshot of them, or send indices_backup_check false",
+            evidence="GET _snapshot/<repository>/_all did not answer" if held is None else told,
+            remedy="PUT _snapshot/<repository>/<name>?wait_for_completion=true with these indices, or send "
+            "indices_backup_check false",
+        )
+    stale = {
+        name: f"{name}: {one.snapshot}, ended {one.ended_at:%Y-%m-%d %H:%M} UTC, {one.failed_shards} shards failed"
+        for name, one in sorted(backups.items())
+        if one.ended_at is not None and (subject.seen.at - one.ended_at > _BACKUP_AGE_MAX or one.failed_shards)
+    }
+    if stale:
+        yield warns(
+            "indices_backed_up",
+            some(list(stale)),
+            reason=f"the newest snapshot of {len(stale)} indices is old or lacks shards",
+            evidence=some(list(stale.values())),
+            remedy="PUT _snapshot/<repository>/<name>?wait_for_completion=true takes a new one",
         )
 
 
@@ -147,7 +162,7 @@ def load_low(subject: Subject) -> Iterator[Finding]:
                 node.name,
                 reason="the node is too busy, or its load is not known",
                 evidence=words,
-                remedy="wait for a quieter time, or send cluster_load_check false",
+                remedy="wait for a quieter time (GET _cat/nodes shows load and CPU), or send cluster_load_check false",
             )
 
 
@@ -163,7 +178,3 @@ def _loads(node: NodeSeen) -> Iterator[str]:
             yield f"{what} is not known"
         elif value >= limit:
             yield f"{what} is {value:.2f}, the limit {limit}"
-
-
-def _names(node: NodeSeen) -> set[str]:
-    return {node.name, node.id, node.address}

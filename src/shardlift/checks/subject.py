@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from itertools import islice
 
 from shardlift.model import Cluster, Finding, Image, Node, Observation, PluginSeen, Severity, Strategy
+
+_NAMED_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """One question: may `cluster`, seen as `seen`, go to `image` by `strategy`?
 
-    `node` is set when the question is about taking that one node down now. `image_plugins` are those the image brings,
-    `java_problem` says why no JVM for it is at hand (None: there is one). `backup_check` and `load_check` are wishes of
-    the request. `own_tokens` are exclusions that the running task itself has set and that are no leftovers. `canary`: the first node is to wait for
-    somebody's word, without shard copies, before the others follow.
+    `node` is set when the question is about taking that one node down now. `batches` is set when it is about an order:
+    the nodes of a batch are taken together, the batches one after the other. `budget`: how many nodes may be away at
+    once. `image_plugins` are those the image brings, `java_problem` says why no JVM for it is at hand (None: there is
+    one). `backup_check` and `load_check` are wishes of the request. `own_tokens` are exclusions that the running task
+    itself has set and that are no leftovers. `canary`: the first node is to wait for somebody's word, without shard
+    copies, before the others follow.
     """
 
     seen: Observation
@@ -28,13 +34,34 @@ class Subject:
     load_check: bool = False
     own_tokens: frozenset[str] = frozenset()
     canary: bool = False
+    batches: tuple[tuple[Node, ...], ...] = ()
+    budget: int = 1
 
     @property
     def taken(self) -> tuple[Node, ...]:
         """The nodes that the question is about: that one node, or all that do not run the image yet."""
-        if self.node is not None:
-            return (self.node,)
+        return self.waiting if self.node is None else (self.node,)
+
+    @property
+    def waiting(self) -> tuple[Node, ...]:
+        """The nodes that do not run the image yet, whichever of them the question is about."""
         return tuple(node for node in self.cluster.nodes if node.image_id != self.image.id)
+
+    @property
+    def out(self) -> tuple[Node, ...]:
+        """The nodes that should be members and are not."""
+        return tuple(node for node in self.cluster.nodes if node.name not in self.seen.members)
+
+    @property
+    def repairs(self) -> tuple[Node, ...]:
+        """The nodes out of the cluster that are to be taken anyway, and are taken first."""
+        taken = {node.name for node in self.taken}
+        return tuple(node for node in self.out if node.name in taken)
+
+    @property
+    def repairing(self) -> bool:
+        """Whether the node in question is out of the cluster itself: to start it takes nothing away."""
+        return self.node is not None and self.node.name not in self.seen.members
 
 
 def blocks(rule: str, subject: str, *, reason: str, evidence: str, remedy: str) -> Finding:
@@ -43,3 +70,14 @@ def blocks(rule: str, subject: str, *, reason: str, evidence: str, remedy: str) 
 
 def warns(rule: str, subject: str, *, reason: str, evidence: str, remedy: str) -> Finding:
     return Finding(rule, Severity.WARN, subject, reason, evidence, remedy)
+
+
+def some(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
+    return ", ".join(islice(names, _NAMED_MAX)) + more
+
+
+def put_settings(layer: str, key: str, value: str | int | None) -> str:
+    """The request that sets one cluster setting, as a remedy to copy; None deletes it."""
+    return f"PUT _cluster/settings {json.dumps({layer: {key: value}})}"

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from shardlift.checks import Subject, check_plan
-from shardlift.model import Finding, InstanceType, Node, NodePlan, NodeSeen, Observation, Plan, Severity, Strategy
-
-# Data moves from colder to warmer nodes only by policy, so a colder tier upgraded first never holds what an older,
-# warmer node must still read (upgrade guide of Elasticsearch 8: frozen, cold, warm, hot, other data, then the rest).
-_TIER_ORDER = ("data_frozen", "data_cold", "data_warm", "data_hot")
-_OTHER_DATA, _NO_DATA, _DEDICATED_MASTER = 4, 5, 6
-_MASTER_ROLES = {"master", "cluster_manager"}
+from shardlift.checks import Subject, check_batches, check_plan
+from shardlift.checks.members import eligible, holds_data, tier
+from shardlift.model import Finding, Node, NodePlan, NodeSeen, Observation, Plan, Severity, Strategy
 
 
 def order_nodes(nodes: Iterable[Node], seen: Observation) -> tuple[Node, ...]:
@@ -34,9 +29,9 @@ def order_nodes(nodes: Iterable[Node], seen: Observation) -> tuple[Node, ...]:
         member = seen.node(node.name)
         return (
             member is not None,
-            _eligible(node, member),
+            eligible(node, member),
             node is masters_node,
-            _tier(node, member),
+            tier(node, member),
             zones.index(node.zone),
             position,
         )
@@ -51,9 +46,12 @@ def plan_upgrade(subject: Subject) -> tuple[Plan | None, tuple[Finding, ...]]:
     what the rules prove safe.
     """
     findings = check_plan(subject)
+    plan = draft_plan(subject)
+    nodes = {node.name: node for node in subject.cluster.nodes}
+    findings += check_batches(subject, ((nodes[one.name] for one in batch) for batch in plan.batches))
     if any(finding.severity is Severity.BLOCK for finding in findings):
         return None, findings
-    return draft_plan(subject), findings
+    return plan, findings
 
 
 def draft_plan(subject: Subject) -> Plan:
@@ -74,40 +72,15 @@ def draft_plan(subject: Subject) -> Plan:
 
 def _node_plan(node: Node, member: NodeSeen | None, strategy: Strategy, *, canary: bool) -> NodePlan:
     # A node without data has nothing to drain, and its data path holds the cluster state that lets it vote.
-    holds_data = _holds_data(node, member)
-    fresh = strategy is Strategy.DRAIN and holds_data
+    with_data = holds_data(node, member)
+    fresh = strategy is Strategy.DRAIN and with_data
     return NodePlan(
         node_id=node.id,
         name=node.name,
         from_version="" if member is None else str(member.version),
         fresh_data=fresh,
         # A canary is emptied in any case, so that nothing is missed while it waits for somebody's word.
-        drained=member is not None and (fresh or (canary and holds_data)),
+        drained=member is not None and (fresh or (canary and with_data)),
         repair=member is None,
         canary=canary,
     )
-
-
-def _roles(node: Node, member: NodeSeen | None) -> frozenset[str]:
-    """What the node says of itself, else what it was made with; none means the engine's default of everything."""
-    if member is not None:
-        return member.roles
-    return frozenset(node.roles) or frozenset({"data", "ingest", "cluster_manager"})
-
-
-def _eligible(node: Node, member: NodeSeen | None) -> bool:
-    return bool(_roles(node, member) & _MASTER_ROLES)
-
-
-def _holds_data(node: Node, member: NodeSeen | None) -> bool:
-    return any(role == "data" or role.startswith("data_") for role in _roles(node, member))
-
-
-def _tier(node: Node, member: NodeSeen | None) -> int:
-    """The place of the node's coldest tier: 0 frozen to 3 hot, 4 other data, 5 without data, 6 masters alone."""
-    roles = _roles(node, member)
-    if node.instance_type is InstanceType.COLD:
-        return _TIER_ORDER.index("data_cold")
-    if not _holds_data(node, member):
-        return _DEDICATED_MASTER if node.instance_type is InstanceType.MASTER else _NO_DATA
-    return next((at for at, tier in enumerate(_TIER_ORDER) if tier in roles), _OTHER_DATA)

@@ -1,0 +1,144 @@
+"""Rules about disks: room for what leaves a node, and the watermarks above which nothing comes to one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from shardlift.checks.subject import Subject, blocks, warns
+from shardlift.model import ClusterSettings, Finding, NodeSeen, Strategy
+
+# CSS asks for 20 % of the disk to stay free while one node's data sits on the others; also below the engines' own low
+# watermark of 85 %.
+_DISK_USED_MAX = 0.80
+_DISK = "cluster.routing.allocation.disk."
+_LOW = _DISK + "watermark.low"
+_LOW_DEFAULT = "85%"
+_FORCE = "cluster.routing.allocation.awareness.force.zone.values"
+_UNITS = {"b": 0, "k": 1, "kb": 1, "m": 2, "mb": 2, "g": 3, "gb": 3, "t": 4, "tb": 4, "p": 5, "pb": 5}
+
+
+@dataclass(slots=True)
+class _Pool:
+    """Nodes among which data moves, in bytes. `roomiest`: the two with the most free space, so that one may be left
+    out."""
+
+    total: int = 0
+    used: int = 0
+    roomiest: tuple[tuple[int, str], ...] = ()
+
+    def add(self, node: NodeSeen) -> None:
+        self.total += node.disk_total_bytes or 0
+        self.used += node.disk_used_bytes or 0
+        self.roomiest = tuple(sorted((*self.roomiest, (node.disk_available_bytes or 0, node.name)), reverse=True)[:2])
+
+
+def disk_room(subject: Subject) -> Iterator[Finding]:
+    """The data of the node to be drained fits on the others: used / (capacity without it) below 80 %.
+
+    Asked per tier, since data stays in its tier, and per zone where awareness of zones is forced. The largest shard
+    must also fit on one of them. Nodes that share one file system report the same disk; taking each figure as it stands
+    errs on the safe side for used space. In place nothing moves, so only a warning is due there.
+    """
+    told = blocks if subject.strategy is Strategy.DRAIN else warns
+    data = [node for node in subject.seen.nodes if node.holds_data]
+    unknown = next((node for node in data if node.disk_used_bytes is None), None)
+    if unknown is not None:
+        yield told(
+            "disk_room",
+            unknown.name,
+            reason="its disk usage is not known",
+            evidence="GET _nodes/stats/fs has no figures for it",
+            remedy="see in its log whether its data path is readable, until GET _cat/allocation shows its disk",
+        )
+        return
+    by_zone = bool(subject.seen.settings.effective(_FORCE))
+    pools: dict[object, _Pool] = {}
+    for node in data:
+        pools.setdefault(_pool(node, by_zone=by_zone), _Pool()).add(node)
+    taken = {node.name for node in subject.taken}
+    for node in data:
+        if node.name not in taken:
+            continue
+        problem = _too_full(subject, node, pools[_pool(node, by_zone=by_zone)])
+        if problem is not None:
+            yield told(
+                "disk_room",
+                node.name,
+                reason="the other nodes' disks are too full to take its data",
+                evidence=problem,
+                remedy="DELETE indices that are not needed, add a data node, or use the strategy in_place",
+            )
+
+
+def _pool(node: NodeSeen, *, by_zone: bool) -> object:
+    tiers = frozenset(role for role in node.roles if role == "data" or role.startswith("data_"))
+    return tiers, node.zone if by_zone else None
+
+
+def _too_full(subject: Subject, node: NodeSeen, pool: _Pool) -> str | None:
+    copies = subject.seen.copies_on(node.name)
+    known = [copy.size_bytes for copy in copies if copy.size_bytes is not None]
+    # A copy of unknown size is somewhere in what the disk holds.
+    need = sum(known) if len(known) == len(copies) else max(node.disk_used_bytes or 0, sum(known))
+    total = pool.total - (node.disk_total_bytes or 0)
+    used = pool.used - (node.disk_used_bytes or 0) + need
+    if not total:
+        return None  # whether a lone node of a tier can be drained at all is the dry run's question
+    if used / total > _DISK_USED_MAX:
+        return f"{used / total:.0%} would be used of {total} bytes, the limit is {_DISK_USED_MAX:.0%}"
+    largest = max(known, default=0)
+    room = next((free for free, name in pool.roomiest if name != node.name), 0)
+    return None if largest <= room else f"its largest shard has {largest} bytes, no other node more than {room} free"
+
+
+def disk_watermarks(subject: Subject) -> Iterator[Finding]:
+    """No data node is above the low watermark in force: no replica may come to one, not even back to its own node.
+
+    Once a node is drained the others may well be that full, with all of it to return soon; so what counts when a node
+    is to stop is whether copies could return to that node itself.
+    """
+    settings = subject.seen.settings
+    if (settings.effective(_DISK + "threshold_enabled") or "true").lower() == "false":
+        return
+    for node in subject.seen.nodes:
+        if not node.holds_data:
+            continue
+        free, total = node.disk_available_bytes, node.disk_total_bytes
+        needed = None if total is None else _free_at_low(settings, total)
+        if free is not None and needed is not None and free > needed:
+            continue
+        returns = subject.node is None or (subject.node.name == node.name and subject.strategy is Strategy.IN_PLACE)
+        told = blocks if returns else warns
+        low = settings.effective(_LOW) or _LOW_DEFAULT
+        yield told(
+            "disk_watermarks",
+            node.name,
+            reason="its disk is above the low watermark, or that is not known: no replica may come to it",
+            evidence=f"{free} bytes free of {total}, {_LOW} is {low}",
+            remedy="DELETE indices that are not needed or add a data node, until GET _cat/allocation shows it below; "
+            f"if the disk is large enough, raise {_LOW} and the watermarks above it (PUT _cluster/settings)",
+        )
+
+
+def _free_at_low(settings: ClusterSettings, total: int) -> float | None:
+    """Bytes that are free at the low watermark; None when its value cannot be read."""
+    value = (settings.effective(_LOW) or _LOW_DEFAULT).strip().lower()
+    share = re.fullmatch(r"(\d+(?:\.\d+)?)%", value)
+    if share is not None:
+        used = float(share[1]) / 100
+    elif re.fullmatch(r"[01](\.\d+)?", value):
+        used = float(value)
+    else:
+        return _bytes(value)  # an absolute value is what must stay free
+    headroom = _bytes((settings.effective(_LOW + ".max_headroom") or "").strip().lower())
+    free = total * (1 - used)
+    return free if headroom is None else min(free, headroom)
+
+
+def _bytes(value: str) -> float | None:
+    size = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]+)", value)
+    if size is None or size[2] not in _UNITS:
+        return None
+    return float(size[1]) * 1024.0 ** _UNITS[size[2]]
