@@ -81,7 +81,7 @@ class Chooser:
                 return None
         deciders = self._deciders.get(index)
         if deciders is None:
-            deciders = self._deciders[index] = asked(state, index)
+            deciders = self._deciders[index] = asked(state, index, located=self._by_location)
         holder = copy.group.primary.place if copy.group.primary is not None else None
         best: Place | None = None
         for pool in self._pools_of(index.kin, 0 if holder is None else holder.rank).values():

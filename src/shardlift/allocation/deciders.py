@@ -203,15 +203,18 @@ def suits(state: State, kin: Kin, place: Place) -> bool:
     return all(decide(state, kin, place) is None for decide in PLACE_DECIDERS)
 
 
-def asked(state: State, index: Index) -> tuple[Decider, ...]:
-    """Those of the deciders about a copy and a node that can object to copies of the index at all, cheapest first."""
+def asked(state: State, index: Index, *, located: bool) -> tuple[Decider, ...]:
+    """Those of the deciders about a copy and a node that can object to copies of the index at all, cheapest first.
+
+    `located`: awareness is asked before, of a whole location.
+    """
     bounded = any(place.most_bytes is not None for place in state.places.values())
     return (
         same_shard,
         node_version,
         *((disk_threshold,) if bounded else ()),
         *((shards_limit,) if index.limit or state.node_limit else ()),
-        *((awareness,) if state.attributes else ()),
+        *((awareness,) if state.attributes and not located else ()),
     )
 
 

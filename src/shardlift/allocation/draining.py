@@ -124,7 +124,9 @@ def bring_back(state: State, chooser: Chooser, place: Place) -> list[Copy]:
     Rebalancing is held off, so that only copies without a node are made.
     """
     place.rank, place.release, place.open, place.present = state.target_rank, state.target, True, True
-    state.count_zones()
+    if place.joining:
+        place.joining = False
+        state.count_zones()
     chooser.reopened(place)
     made = []
     for copy in list(islice(state.unplaced, _UNPLACED_MAX)):

@@ -27,7 +27,8 @@ Release = tuple[bool, Version]
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """A node. `rank` orders places by release; `open`: it may take copies now; `present`: it is a member.
+    """A node. `rank` orders places by release; `open`: it may take copies now; `present`: it is a member; `joining`: it
+    was none when observed.
 
     `most_bytes`: how full its disk may get, None when nothing bounds it. `load` orders places by how many copies and
     bytes they hold, 2.0 for an average one. `location`: its values of the awareness attributes.
@@ -48,13 +49,14 @@ class Place:
     peak_bytes: int = 0
     open: bool = True
     present: bool = True
+    joining: bool = False
+    holds_data: bool = field(init=False)
     load: float = 0.0
     copies: dict[Copy, None] = field(default_factory=dict)
     of_index: dict[str, int] = field(default_factory=dict)
 
-    @property
-    def holds_data(self) -> bool:
-        return any(role == "data" or role.startswith("data_") for role in self.roles)
+    def __post_init__(self) -> None:
+        self.holds_data = any(role == "data" or role.startswith("data_") for role in self.roles)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -261,6 +263,7 @@ def _absent(number: int, node: Node, rank: int, release: Release, attributes: tu
         location=tuple(known.get(name) for name in attributes),
         open=False,
         present=False,
+        joining=True,
     )
 
 

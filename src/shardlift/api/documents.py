@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 
-from shardlift.model import Cluster, Image, NodePlan, Plan, Policy, StepRow, Task
+from shardlift.model import Cluster, Forecast, Image, NodePlan, Plan, Policy, StepRow, Task
 from shardlift.service.requests import CheckReport, NodeState
+
+_STUCK_MAX = 20
 
 
 def iso_time(at: datetime | None) -> str | None:
@@ -73,6 +76,22 @@ def check_document(report: CheckReport) -> dict[str, object]:
         "ok": not report.blocking,
         "findings": [finding.as_dict() for finding in report.findings],
         "plan": _plan_document(report.plan) if report.plan else None,
+        "forecast": _forecast_document(report.forecast) if report.forecast else None,
+    }
+
+
+def _forecast_document(forecast: Forecast) -> dict[str, object]:
+    """Bounded by the number of nodes: of the stuck copies the first twenty entries."""
+    return {
+        "ends": forecast.ends,
+        "exhaustive": forecast.exhaustive,
+        "copies": forecast.copies,
+        "size_bytes": forecast.size_bytes,
+        "waiting": forecast.waiting,
+        "nodes": [asdict(node) for node in forecast.nodes],
+        "stuck_total": len(forecast.stuck),
+        "stuck": [asdict(one) for one in forecast.stuck[:_STUCK_MAX]],
+        "peaks": [asdict(peak) for peak in forecast.peaks],
     }
 
 

@@ -140,6 +140,70 @@ class PlanDocument(BaseModel):
     batches: list[list[PlannedNode]] = Field(description="Batches in the order they are taken")
 
 
+class InflowDocument(BaseModel):
+    node: str = Field(description="Node name")
+    copies: int = Field(description="Shard copies that it takes over")
+    size_bytes: int = Field(description="Their size")
+
+
+class NodeForecastDocument(BaseModel):
+    """What happens to the shard copies on one node of the plan."""
+
+    name: str = Field(description="Node name")
+    batch: int = Field(description="Which batch it is in, from 1")
+    drained: bool = Field(description="Whether its copies leave it before it stops")
+    copies: int = Field(description="Copies that move away")
+    size_bytes: int = Field(description="Their size")
+    targets: list[InflowDocument] = Field(description="The nodes that take most of them, at most eight")
+    other_targets: int = Field(description="How many more nodes take some")
+    kept: int = Field(description="Copies that can go nowhere, but are started on another node too")
+    held: int = Field(description="Copies that can go nowhere and are started nowhere else: the drain cannot end")
+    dropped: int = Field(description="Copies that the engine gives up meanwhile (auto_expand_replicas)")
+    rebuilt: int = Field(description="Copies made again once it is back")
+    rebuilt_bytes: int = Field(description="Their size")
+    waiting: int = Field(description="In place: copies that wait on its disk for its return")
+    alone: int = Field(description="Those of them that are started nowhere else")
+
+
+class DecisionDocument(BaseModel):
+    decider: str = Field(description="The engine's word for what objects", examples=["filter"])
+    verdict: str = Field(description="NO")
+    explanation: str = Field(description="Its reason, and for how many nodes it holds")
+    node: str | None = Field(description="One of them")
+
+
+class StuckDocument(BaseModel):
+    """Copies of one index on one node that can go nowhere."""
+
+    index: str = Field(description="Index name")
+    node: str = Field(description="Node name")
+    decider: str = Field(description="What is mainly in the way")
+    held: bool = Field(description="Whether they are started nowhere else")
+    copies: int = Field(description="How many")
+    shards: list[int] = Field(description="Numbers of the first of them")
+    decisions: list[DecisionDocument] = Field(description="Each decider's objection")
+
+
+class DiskPeakDocument(BaseModel):
+    node: str = Field(description="Node name")
+    used_bytes: int = Field(description="The most that its disk holds at any time of the plan")
+    total_bytes: int | None = Field(description="Size of its disk; null when not known")
+
+
+class ForecastDocument(BaseModel):
+    """The dry run of the whole plan, node by node."""
+
+    ends: bool = Field(description="Whether each drain can end")
+    exhaustive: bool = Field(description="False when too many copies found no place to try every node for each")
+    copies: int = Field(description="Copies that are moved or made again, in all")
+    size_bytes: int = Field(description="What is copied between nodes, in all")
+    waiting: int = Field(description="Copies without a node in the end")
+    nodes: list[NodeForecastDocument] = Field(description="The nodes, in plan order")
+    stuck_total: int = Field(description="How many entries of copies that can go nowhere there are")
+    stuck: list[StuckDocument] = Field(description="The first twenty of them, those that hold a drain up first")
+    peaks: list[DiskPeakDocument] = Field(description="Peak use of each node's disk")
+
+
 class CheckAnswer(BaseModel):
     """What the checks found. Nothing was changed."""
 
@@ -148,7 +212,10 @@ class CheckAnswer(BaseModel):
     strategy: str = Field(description="How nodes would be emptied")
     ok: bool = Field(description="Whether nothing blocks")
     findings: list[FindingDocument] = Field(description="Objections, those that block and those that warn")
-    plan: PlanDocument | None = Field(description="The dry run; null when something blocks")
+    plan: PlanDocument | None = Field(description="What would be done; null when something blocks")
+    forecast: ForecastDocument | None = Field(
+        description="The dry run of the plan, also when something blocks; null when there is nothing to do"
+    )
 
 
 class StepDocument(BaseModel):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shardlift.cli.forecast import print_forecast
 from shardlift.cli.images import pull_with_bar
 from shardlift.cli.output import AsJson, print_fields, print_json, print_table, say
 from shardlift.cli.session import session_of
@@ -133,12 +134,11 @@ def _print_report(report: CheckReport) -> None:
     rows = [(f.severity, f.rule, f.subject, f.reason, f.evidence, f.remedy) for f in report.findings]
     if rows:
         print_table(["", "RULE", "ABOUT", "REASON", "SEEN", "REMEDY"], rows, empty="")
+    if report.forecast is not None:
+        print_forecast(report.forecast, report.plan)
     if report.plan is None:
         say("refused: see the findings marked `block`")
         return
-    batches = [
-        (number, ", ".join(node.name for node in batch), batch[0].from_version)
-        for number, batch in enumerate(report.plan.batches, start=1)
-    ]
-    print_table(["BATCH", "NODES", "FROM"], batches, empty="the plan has no node: all of them run the target")
+    if report.forecast is None:
+        say("the plan has no node: all of them run the target")
     say("nothing blocks it, and nothing was changed")

@@ -2,6 +2,7 @@
 
 from shardlift.model.cluster import Cluster, ClusterStatus, InstanceType, Node, Strategy
 from shardlift.model.finding import Finding, Severity
+from shardlift.model.forecast import DiskPeak, Forecast, Inflow, NodeForecast, Stuck
 from shardlift.model.image import EngineKind, Image, Version
 from shardlift.model.observation import (
     BackupSeen,
@@ -33,18 +34,22 @@ __all__ = [
     "ClusterStatus",
     "CopyState",
     "Decision",
+    "DiskPeak",
     "EngineKind",
     "Explanation",
     "Finding",
+    "Forecast",
     "Gates",
     "Health",
     "HealthSeen",
     "Image",
     "IndexSeen",
+    "Inflow",
     "InstanceType",
     "Move",
     "MoveVerdict",
     "Node",
+    "NodeForecast",
     "NodePlan",
     "NodeSeen",
     "Observation",
@@ -58,6 +63,7 @@ __all__ = [
     "StepRow",
     "StepStatus",
     "Strategy",
+    "Stuck",
     "SubStep",
     "Task",
     "TaskKind",

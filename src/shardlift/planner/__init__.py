@@ -1,5 +1,15 @@
-"""From what was observed and asked to a plan, or to a refusal. Pure."""
+"""From what was observed and asked to a plan and its dry run, or to a refusal. Pure."""
 
+from shardlift.planner.dryrun import forecast, plan_and_forecast
+from shardlift.planner.obstacles import not_asked_finding, refused_findings
 from shardlift.planner.planner import draft_plan, order_nodes, plan_upgrade
 
-__all__ = ["draft_plan", "order_nodes", "plan_upgrade"]
+__all__ = [
+    "draft_plan",
+    "forecast",
+    "not_asked_finding",
+    "order_nodes",
+    "plan_and_forecast",
+    "plan_upgrade",
+    "refused_findings",
+]

@@ -8,8 +8,18 @@ from dataclasses import dataclass, field
 
 from shardlift.allocation import Chooser, Copy, Place, State, bring_back, build_state, drain, take_down, wipe
 from shardlift.checks import Subject
-from shardlift.model import EngineKind, Finding, Move, NodePlan, Plan, Severity
-from shardlift.model.forecast import DiskPeak, Forecast, Inflow, NodeForecast
+from shardlift.model import (
+    DiskPeak,
+    EngineKind,
+    Finding,
+    Forecast,
+    Inflow,
+    Move,
+    NodeForecast,
+    NodePlan,
+    Plan,
+    Severity,
+)
 from shardlift.planner.obstacles import Obstacles, stuck_findings
 from shardlift.planner.planner import draft_plan, plan_upgrade
 

@@ -1,17 +1,16 @@
-"""Copies that can go nowhere: why, and what to do about it."""
+"""Copies that can go nowhere, as findings: by our model of allocation, and by the engine's own word."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from shardlift.allocation import Chooser, Copy, Place, State, objections
 from shardlift.checks import Subject
-from shardlift.checks.subject import blocks, put_settings, warns
-from shardlift.model import Decision, Finding, IndexSeen
-from shardlift.model.forecast import Forecast, Stuck
+from shardlift.checks.subject import blocks, warns
+from shardlift.model import Decision, Finding, Forecast, MoveVerdict, Stuck
+from shardlift.planner.remedies import remedy
 
 RULE = "drain_can_end"
 _FINDINGS_MAX = 20
@@ -144,127 +143,49 @@ def _finding(subject: Subject, stuck: Stuck) -> Finding:
             f"{stuck.copies} copies can go to no other node ({stuck.decider}); each is started on another one, so the "
             "drain ends without them and they are made again"
         )
-    index = next((one for one in subject.seen.indices if one.name == stuck.index), None)
     return (blocks if stuck.held else warns)(
         RULE,
         f"{stuck.index}[{shards}] on {stuck.node}",
         reason=reason,
         evidence="; ".join(f"{one.decider} {one.explanation}" for one in stuck.decisions) or "no other data node",
-        remedy=remedy(subject, stuck.index, index, stuck.decider),
+        remedy=remedy(subject, stuck.index, stuck.decider),
     )
 
 
-def remedy(subject: Subject, name: str, index: IndexSeen | None, decider: str) -> str:
-    """What lifts the objection of that decider, as a request where there is one."""
-    made = _REMEDIES.get(decider)
-    return made(subject, name, index) if made else "add a data node that may hold the copy, then try again"
+def refused_findings(subject: Subject, verdicts: Iterable[MoveVerdict]) -> tuple[Finding, ...]:
+    """What the engine itself objects to among the planned moves off the first node, one for each index and decider.
+
+    It judges a move for the planned target only, but knows more than our model does.
+    """
+    refused: dict[tuple[str, str, bool], list[MoveVerdict]] = defaultdict(list)
+    for one in verdicts:
+        if not one.allowed:
+            said = [decision.decider for decision in one.decisions if decision.verdict == "NO"]
+            others = subject.seen.groups.get((one.move.index, one.move.shard), ())
+            held = not any(copy.serving and copy.node != one.move.source for copy in others)
+            refused[one.move.index, said[0] if said else "", held].append(one)
+    findings = []
+    for (index, decider, held), found in list(refused.items())[:_FINDINGS_MAX]:
+        move = found[0].move
+        said = [f"{one.decider}: {one.explanation}" for one in found[0].decisions if one.verdict == "NO"]
+        findings.append(
+            (blocks if held else warns)(
+                RULE,
+                f"{index}[{', '.join(str(one.move.shard) for one in found[:_SHARDS_MAX])}] on {move.source}",
+                reason=f"the engine itself would not make {len(found)} of the planned moves",
+                evidence=f"to {move.target}: {'; '.join(said) or 'no reason given'}",
+                remedy=remedy(subject, index, decider),
+            )
+        )
+    return tuple(findings)
 
 
-def _put(index: str, key: str, value: object) -> str:
-    return f"PUT {index}/_settings {json.dumps({key: value})}"
-
-
-def _own(index: IndexSeen | None, prefix: str) -> list[str]:
-    found = () if index is None else sorted(index.settings.items())
-    return [key for key, value in found if key.startswith(prefix) and value]
-
-
-def _clear(subject: Subject, key: str) -> str:
-    """Removes a cluster setting where it is; one from a configuration file can only be outdone."""
-    settings = subject.seen.settings
-    layer = next((one for one in ("transient", "persistent") if key in settings.layer(one)), None)
-    return put_settings(layer or "persistent", key, None if layer else "")
-
-
-def _filter(subject: Subject, name: str, index: IndexSeen | None) -> str:
-    keys = [
-        key
-        for kind in ("require", "include", "exclude")
-        for key in _own(index, f"index.routing.allocation.{kind}.")
-        if not key.startswith(f"index.routing.allocation.{kind}._tier")
-    ]
-    if keys:
-        return " and ".join(_put(name, key, None) for key in keys) + ", or let it name more nodes"
-    settings = subject.seen.settings
-    kinds = tuple(f"cluster.routing.allocation.{kind}." for kind in ("require", "include", "exclude"))
-    keys = sorted(
-        key
-        for key in {*settings.persistent, *settings.transient, *settings.defaults}
-        if key.startswith(kinds) and settings.effective(key)
+def not_asked_finding(subject: Subject, reason: str) -> Finding:
+    """The engine could not be asked about the first moves, so only our model vouches for them."""
+    return warns(
+        RULE,
+        subject.cluster.name,
+        reason="the engine could not be asked whether it would make the first moves",
+        evidence=reason,
+        remedy="see whether POST _cluster/reroute?dry_run=true answers, then try again",
     )
-    return " and ".join(_clear(subject, key) for key in keys) or "remove the allocation filters"
-
-
-def _shards_limit(subject: Subject, name: str, index: IndexSeen | None) -> str:
-    key = "index.routing.allocation.total_shards_per_node"
-    data = sum(node.holds_data for node in subject.seen.nodes)
-    if index is not None and index.settings.get(key):
-        now = index.settings[key]
-        needed = -(-index.primaries * (index.replicas + 1) // max(data - 1, 1))
-        more = max(needed, int(now) + 1 if now.isdecimal() else needed)
-        return f"{_put(name, key, more)}, or {_put(name, key, None)}"
-    return _clear(subject, "cluster.routing.allocation.total_shards_per_node")
-
-
-def _enable(subject: Subject, name: str, index: IndexSeen | None) -> str:
-    key = "index.routing.allocation.enable"
-    if index is not None and index.settings.get(key):
-        return _put(name, key, None)
-    return _clear(subject, "cluster.routing.allocation.enable")
-
-
-def _data_tier(_subject: Subject, name: str, index: IndexSeen | None) -> str:
-    keys = [key for kind in ("require", "include") for key in _own(index, f"index.routing.allocation.{kind}._tier")]
-    clear = " and ".join(_put(name, key, None) for key in keys)
-    return f"add a node to that tier, or {clear} until the upgrade is done"
-
-
-def _awareness(subject: Subject, name: str, index: IndexSeen | None) -> str:
-    attributes = subject.seen.settings.effective("cluster.routing.allocation.awareness.attributes")
-    fewer = max((index.replicas if index else 1) - 1, 0)
-    return (
-        f"add a data node with another value of {attributes}, or {_put(name, 'index.number_of_replicas', fewer)} until "
-        "the upgrade is done"
-    )
-
-
-def _same_shard(subject: Subject, name: str, index: IndexSeen | None) -> str:
-    data = sum(node.holds_data for node in subject.seen.nodes)
-    fewer = min(max((index.replicas if index else 1) - 1, 0), max(data - 2, 0))
-    return f"add a data node, or {_put(name, 'index.number_of_replicas', fewer)} until the upgrade is done"
-
-
-def _disk(_subject: Subject, _name: str, _index: IndexSeen | None) -> str:
-    return (
-        "free disk space on the other nodes or add a data node, until GET _cat/allocation?v shows room for the copy, "
-        "or use the strategy in_place"
-    )
-
-
-def _node_version(_subject: Subject, name: str, _index: IndexSeen | None) -> str:
-    return (
-        f"add a data node with the target version, or {_put(name, 'index.number_of_replicas', 0)} until the upgrade is "
-        "done, or use the strategy in_place"
-    )
-
-
-def _closed(_subject: Subject, name: str, _index: IndexSeen | None) -> str:
-    return f"POST {name}/_open and wait for green, or DELETE {name}, or use the strategy in_place"
-
-
-def _no_primary(_subject: Subject, name: str, _index: IndexSeen | None) -> str:
-    return f"bring back the node with the primary of {name}, or restore the index from a snapshot"
-
-
-_REMEDIES: dict[str, Callable[[Subject, str, IndexSeen | None], str]] = {
-    "enable": _enable,
-    "closed_index": _closed,
-    "filter": _filter,
-    "shards_limit": _shards_limit,
-    "data_tier": _data_tier,
-    "awareness": _awareness,
-    "disk_threshold": _disk,
-    "node_version": _node_version,
-    "replica_after_primary_active": _no_primary,
-    "same_shard": _same_shard,
-}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from shardlift.model import Finding, InstanceType, Plan, Policy, Severity, Strategy
+from shardlift.model import Finding, Forecast, InstanceType, Plan, Policy, Severity, Strategy
 
 T = TypeVar("T")
 
@@ -81,13 +81,17 @@ class UpgradeRequest:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What `check` found; `plan` is None when something blocks. Nothing was changed."""
+    """What `check` found; `plan` is None when something blocks. Nothing was changed.
+
+    `forecast`: the dry run of the plan, or of what would be the plan; None when there is nothing to do.
+    """
 
     cluster_id: str
     image_id: str
     strategy: Strategy
     findings: tuple[Finding, ...]
     plan: Plan | None
+    forecast: Forecast | None = None
 
     @property
     def blocking(self) -> tuple[Finding, ...]:

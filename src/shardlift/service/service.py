@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from shardlift.backend import Backend
-from shardlift.checks import Subject
 from shardlift.checks.versions import hop_allowed
 from shardlift.clock import Clock, SystemClock
 from shardlift.errors import BusyError, EngineError, NotFoundError, RefusedError, UsageError
 from shardlift.model import Cluster, Image, Plan, Severity, Task, TaskKind, TaskStatus
-from shardlift.planner import plan_upgrade
+from shardlift.service.checking import check_upgrade
 from shardlift.service.clusters import ClusterMaker
 from shardlift.service.control import TaskControl
 from shardlift.service.requests import (
@@ -137,7 +136,7 @@ class Service:
     async def check(self, request: UpgradeRequest, project_id: str | None = None) -> CheckReport:
         """Every rule on a fresh observation, and the plan if none blocks. Changes nothing."""
         cluster = await self.cluster(request.cluster_id, project_id)
-        return await self._check(cluster, self.image(request.image), request)
+        return await check_upgrade(self.backend, cluster, self.image(request.image), request)
 
     async def upgrade(self, request: UpgradeRequest, project_id: str | None = None) -> Task:
         """Checks, and only then writes the RUNNING task with its plan. What is asked for twice at once is done once."""
@@ -153,7 +152,7 @@ class Service:
             )
         # Before anything is decided: a wrong digest or a missing archive must not come to light with a node down.
         await self.backend.driver(cluster.driver).prepare(image)
-        report = await self._check(cluster, image, request)
+        report = await check_upgrade(self.backend, cluster, image, request)
         if report.plan is None:
             raise RefusedError(
                 f"cluster {cluster.name} cannot go to {image.reference} now", report.blocking, remedy=_remedies(report)
@@ -203,33 +202,6 @@ class Service:
     async def abort(self, task_id: str, project_id: str | None = None) -> Task:
         await self._control.abort(await self.task(task_id, project_id))
         return await self.task(task_id)
-
-    async def _check(self, cluster: Cluster, image: Image, request: UpgradeRequest) -> CheckReport:
-        driver = self.backend.driver(cluster.driver)
-        engine = self.backend.engine(cluster)
-        try:
-            seen = await engine.observe()
-        except EngineError as error:
-            raise RefusedError(
-                f"cluster {cluster.name} does not answer: {error.message}", remedy="start its nodes, then try again"
-            ) from error
-        finally:
-            await engine.close()
-        strategy = request.strategy or cluster.strategy
-        ready = await driver.image_ready(image)
-        subject = Subject(
-            seen=seen,
-            cluster=cluster,
-            image=image,
-            strategy=strategy,
-            image_plugins=await driver.image_plugins(image) if ready else None,
-            java_problem=await driver.java_problem(image),
-            backup_check=request.backup_check,
-            load_check=request.load_check,
-            canary=request.policy.canary,
-        )
-        plan, findings = plan_upgrade(subject)
-        return CheckReport(cluster.id, image.id, strategy, findings, plan)
 
     def _new_task(self, cluster: Cluster, request: UpgradeRequest, plan: Plan) -> Task:
         return Task(

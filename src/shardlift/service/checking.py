@@ -1,0 +1,63 @@
+"""What is asked before an upgrade: an observation, the rules, the dry run, and the engine's own word on its start."""
+
+from __future__ import annotations
+
+from shardlift.backend import Backend
+from shardlift.checks import Subject
+from shardlift.engine.protocol import Engine
+from shardlift.errors import EngineError, RefusedError
+from shardlift.model import Cluster, Finding, Forecast, Image, Severity
+from shardlift.planner import not_asked_finding, plan_and_forecast, refused_findings
+from shardlift.service.requests import CheckReport, UpgradeRequest
+
+
+async def check_upgrade(backend: Backend, cluster: Cluster, image: Image, request: UpgradeRequest) -> CheckReport:
+    """Changes nothing. Raises RefusedError when the cluster does not answer."""
+    engine = backend.engine(cluster)
+    try:
+        subject = await _subject(engine, backend, cluster, image, request)
+        plan, forecast, findings = plan_and_forecast(subject)
+        if plan is not None and forecast is not None:
+            findings += await _engines_word(engine, subject, forecast)
+            if any(finding.severity is Severity.BLOCK for finding in findings):
+                plan = None
+    finally:
+        await engine.close()
+    return CheckReport(cluster.id, image.id, subject.strategy, findings, plan, forecast)
+
+
+async def _subject(
+    engine: Engine, backend: Backend, cluster: Cluster, image: Image, request: UpgradeRequest
+) -> Subject:
+    try:
+        seen = await engine.observe()
+    except EngineError as error:
+        raise RefusedError(
+            f"cluster {cluster.name} does not answer: {error.message}", remedy="start its nodes, then try again"
+        ) from error
+    driver = backend.driver(cluster.driver)
+    ready = await driver.image_ready(image)
+    return Subject(
+        seen=seen,
+        cluster=cluster,
+        image=image,
+        strategy=request.strategy or cluster.strategy,
+        image_plugins=await driver.image_plugins(image) if ready else None,
+        java_problem=await driver.java_problem(image),
+        backup_check=request.backup_check,
+        load_check=request.load_check,
+        canary=request.policy.canary,
+    )
+
+
+async def _engines_word(engine: Engine, subject: Subject, forecast: Forecast) -> tuple[Finding, ...]:
+    """Whether the engine would make the planned moves off the first node to be drained, tried in a dry run of its own.
+
+    Only of the first: the others are judged by a state of the cluster that does not exist yet.
+    """
+    if not forecast.first_moves:
+        return ()
+    try:
+        return refused_findings(subject, await engine.try_moves(forecast.first_moves))
+    except EngineError as error:
+        return (not_asked_finding(subject, error.message),)
