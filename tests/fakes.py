@@ -252,6 +252,21 @@ class FakeService:
             raise UsageError(f"task {task_id} has ended")
         return self.keep(replace(task, aborting=True, revision=task.revision + 1))
 
+    async def pause(self, task_id: str, project_id: str | None = None) -> Task:
+        return self._wish("pause", task_id, paused=True)
+
+    async def resume(self, task_id: str, project_id: str | None = None) -> Task:
+        return self._wish("resume", task_id, paused=False)
+
+    async def approve(self, task_id: str, project_id: str | None = None) -> Task:
+        return self._wish("approve", task_id, approved=True)
+
+    def _wish(self, call: str, task_id: str, **changes: bool) -> Task:
+        self.calls.append(call)
+        self._fail()
+        task = self.kept_tasks[task_id]
+        return self.keep(replace(task, revision=task.revision + 1, **changes))
+
     def keep(self, task: Task) -> Task:
         """Puts the task there, and its cluster to work or to rest with it."""
         self.kept_tasks[task.id] = task

@@ -195,6 +195,18 @@ class FakeService:
         self.asked.append(("abort", task_id))
         return replace(self.task_, aborting=True)
 
+    async def pause(self, task_id: str) -> Task:
+        self.asked.append(("pause", task_id))
+        return replace(self.task_, paused=True)
+
+    async def resume(self, task_id: str) -> Task:
+        self.asked.append(("resume", task_id))
+        return self.task_
+
+    async def approve(self, task_id: str) -> Task:
+        self.asked.append(("approve", task_id))
+        return replace(self.task_, approved=True)
+
     @asynccontextmanager
     async def opened(self, settings: Settings) -> AsyncIterator[FakeService]:
         self.settings = settings
