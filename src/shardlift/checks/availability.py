@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from shardlift.checks.explain import left_behind
 from shardlift.checks.leftovers import foreign_excludes
 from shardlift.checks.members import expected_data, expected_masters
 from shardlift.checks.subject import Subject, blocks, some, warns
@@ -147,17 +148,23 @@ def last_started_copy(subject: Subject) -> Iterator[Finding]:
     """No shard may lose its last STARTED copy (invariant 1).
 
     In place, every copy on a node needs a started one on another node. With drain that is asked at the moment the
-    node is to stop, when what is left on it must have one. An initializing copy is none: it may never get there.
+    node is to stop, when what is left on it must have one. An initializing copy is none: it may never get there. A plan
+    may count on a replica that waits for a node to be repaired, since that is done before any other node is taken.
     """
     if subject.strategy is Strategy.DRAIN and subject.node is None:
         return
     groups = subject.seen.groups
+    counts_on_repair = subject.node is None and bool(subject.repairs)
     for node in subject.taken:
         alone = sorted(
             {
                 f"{copy.index}[{copy.shard}]"
                 for copy in subject.seen.copies_on(node.name)
-                if not any(other.serving and other.node not in {None, node.name} for other in groups[copy.group])
+                if not any(
+                    (other.serving and other.node not in {None, node.name})
+                    or (counts_on_repair and left_behind(other, groups[copy.group]))
+                    for other in groups[copy.group]
+                )
             }
         )
         if alone:

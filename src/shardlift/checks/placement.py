@@ -86,11 +86,12 @@ def closed_indices_replicated(subject: Subject) -> Iterator[Finding]:
     Only from 7.2 on, and only if closed there, has a closed index a place in the routing table. Before, its files lie
     on the disks of its former nodes and no drain moves them: a node that returns with a fresh disk has lost them.
     """
-    if subject.strategy is not Strategy.DRAIN:
+    closed = [index for index in subject.seen.indices if index.closed and index.primaries]
+    if subject.strategy is not Strategy.DRAIN or not closed:
         return
-    routed = {index for index, _ in subject.seen.groups}
-    for index in subject.seen.indices:
-        if index.closed and index.primaries and index.name not in routed:
+    routed = {copy.index for copy in subject.seen.shards}
+    for index in closed:
+        if index.name not in routed:
             yield blocks(
                 "closed_indices_replicated",
                 index.name,
