@@ -107,6 +107,7 @@ class Executor:
             for node in self._task.plan.nodes:
                 await self._boundary(node)
                 if not prepared:
+                    await self._bench.journal.go_on(self._task.id)
                     await self._prepare()
                     prepared = True
                 await self._node(node)

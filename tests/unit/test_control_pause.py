@@ -91,6 +91,52 @@ async def test_crash_after_the_pause_in_a_half_done_node_finishes_it_first(fast_
         await assert_whole(lab, task.id)
 
 
+@pytest.mark.parametrize("point", [("journaled", 0, 12), ("begun", 1, 0), ("begun", 1, 9)])
+async def test_crash_at_the_boundary_or_past_it_after_a_pause(fast_home: Path, point: tuple[str, int, int]) -> None:
+    """Whatever the moment of the crash: a paused task rests only once no node is half done."""
+    what, node, order = point
+    async with open_lab(fast_home) as lab:
+        task = await lab.submit(Strategy.IN_PLACE)
+
+        def crash(event: Event) -> None:
+            if event == Event(what, task.total[node], order):
+                raise Crash
+
+        with pytest.raises(Crash):
+            await lab.drive(crash)
+        await lab.service.pause(task.id)
+        assert not (await lab.task(task)).at_rest
+        assert await lab.service.leases.claimable() == (lab.cluster.id,)
+        await lab.drive()
+        rests = await lab.task(task)
+        assert (rests.at_rest, rests.current) == (True, ())
+        assert len(rests.completed) == node + 1
+        assert all(one.up for one in lab.world.nodes.values())
+        await lab.service.resume(task.id)
+        await lab.drive()
+        await assert_whole(lab, task.id)
+
+
+async def test_crash_before_its_first_node_then_pause_holds_nothing(fast_home: Path) -> None:
+    async with open_lab(fast_home) as lab:
+        task = await lab.submit()
+
+        def crash(when: str, what: str, _where: str) -> None:
+            if (when, what) == ("after", "put_setting"):
+                raise Crash
+
+        lab.fault = crash
+        with pytest.raises(Crash):
+            await lab.drive()
+        lab.fault = lambda *_point: None
+        assert lab.world.persistent == {REBALANCE: "none"}
+        await lab.service.pause(task.id)
+        assert await lab.service.leases.claimable() == (lab.cluster.id,)
+        await lab.drive()
+        assert (await lab.task(task)).at_rest
+        assert lab.world.persistent == {}, "one version: there is nothing to hold off"
+
+
 async def test_paused_before_its_first_node_nothing_is_touched(fast_home: Path) -> None:
     async with open_lab(fast_home) as lab:
         task = await lab.submit()

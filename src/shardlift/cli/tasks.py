@@ -10,7 +10,7 @@ import typer
 from shardlift.cli.output import AsJson, print_fields, print_json, print_table, say
 from shardlift.cli.progress import follow, task_view
 from shardlift.cli.session import Session, server_url, session_of
-from shardlift.model import Task, TaskStatus
+from shardlift.model import Policy, Task, TaskStatus
 
 if TYPE_CHECKING:  # at run time the session imports them, once a command needs them
     from shardlift.service import Service
@@ -136,13 +136,21 @@ def print_task(task: Task, *, as_json: bool) -> None:
         print_json(document(task))
         return
     fields = {key: value for key, value in document(task).items() if key not in ("steps", "batches", "revision")}
-    print_fields(fields)
+    print_fields(fields | {"policy": _policy_words(task.policy)})
     rows = [
         (row.node, row.order, row.name, row.status, _seconds(row.begin, row.end), row.desc)
         for row in task.steps
         if row.begin is not None
     ]
     print_table(["NODE", "ORDER", "SUB-STEP", "STATUS", "TOOK", "WHAT"], rows, empty="no sub-step has begun yet")
+
+
+def _policy_words(policy: Policy) -> list[str]:
+    words = ["canary"] if policy.canary else []
+    if policy.gates is not None:
+        words += [f"{name}={limit:g}" for name, limit in policy.gates.limits.items()]
+        words.append(f"on_breach={policy.gates.on_breach}")
+    return words + [f"window {window}" for window in policy.windows]
 
 
 def _seconds(begin: datetime | None, end: datetime | None) -> str:

@@ -57,6 +57,7 @@ class Boundary:
             now, pause_s = await self._read()
             findings = _closed(gates, before, now)
             if not findings:
+                await self._tell(None)
                 return
             await self._breached(node, gates, findings, self.clock.elapsed_s() - began_s)
             before = now
@@ -108,7 +109,7 @@ class Boundary:
             f"`shardlift task abort {self.task.id}` ends it"
         )
 
-    async def _tell(self, waiting_for: str) -> None:
+    async def _tell(self, waiting_for: str | None) -> None:
         if waiting_for != self.told:
             self.told = waiting_for
             await self.journal.waiting(self.task.id, waiting_for)

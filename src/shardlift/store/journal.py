@@ -72,11 +72,8 @@ class Journal:
         self.lease.check()
 
     async def begin_step(self, task_id: str, name: str, order: int, at: datetime) -> None:
-        """RUNNING, one attempt more; the first beginning stays. From here on the task is not at rest."""
+        """RUNNING, one attempt more; the first beginning stays."""
         async with self._fenced() as connection:
-            await connection.execute(
-                update(task).where(task.c.id == task_id).values(at_rest=False, hold_until=None, waiting_for=None)
-            )
             await self._step(
                 connection,
                 task_id,
@@ -135,7 +132,14 @@ class Journal:
             await connection.execute(
                 update(task)
                 .where(task.c.id == task_id)
-                .values(status=str(status), fail_message=message, ended_at=at, revision=task.c.revision + 1)
+                .values(
+                    status=str(status),
+                    fail_message=message,
+                    ended_at=at,
+                    hold_until=None,
+                    waiting_for=None,
+                    revision=task.c.revision + 1,
+                )
             )
             values: dict[str, object] = {"updated_at": at}
             if cluster_image is not None:
@@ -148,21 +152,23 @@ class Journal:
             row = (await connection.execute(query)).one()
             return Control(row.aborting, row.paused, row.approved)
 
+    async def go_on(self, task_id: str) -> None:
+        """The task is no longer at rest. Written before anything is done that must not be left as it is."""
+        await self._control(task_id, at_rest=False, hold_until=None, waiting_for=None)
+
     async def waiting(self, task_id: str, waiting_for: str | None) -> None:
         """Says why the task does not go from one node to the next."""
-        async with self._fenced() as connection:
-            await connection.execute(
-                update(task).where(task.c.id == task_id).values(waiting_for=waiting_for, revision=task.c.revision + 1)
-            )
+        await self._control(task_id, waiting_for=waiting_for)
 
     async def rest(self, task_id: str, waiting_for: str, *, hold_until: datetime | None, pause: bool) -> None:
         """The task stays where it is, with no node half done. `pause`: until somebody resumes it."""
-        values: dict[str, object] = {"at_rest": True, "waiting_for": waiting_for, "hold_until": hold_until}
-        if pause:
-            values["paused"] = True
+        paused = {"paused": True} if pause else {}
+        await self._control(task_id, at_rest=True, waiting_for=waiting_for, hold_until=hold_until, **paused)
+
+    async def _control(self, task_id: str, **values: object) -> None:
         async with self._fenced() as connection:
             await connection.execute(
-                update(task).where(task.c.id == task_id).values(values | {"revision": task.c.revision + 1})
+                update(task).where(task.c.id == task_id).values(**values, revision=task.c.revision + 1)
             )
 
     async def restored_keys(self, task_id: str) -> tuple[str, ...]:
