@@ -21,6 +21,7 @@ from shardlift.store import Journal, Lease, Leases, Store
 _log = structlog.get_logger(__name__)
 # The safety net under the wake-ups, and how long a cluster that could not be driven is left alone.
 _LOOK_S = 2.0
+_REST_S = 0.2
 _BACK_OFF_FIRST_S = 1.0
 _BACK_OFF_LAST_S = 60.0
 
@@ -55,6 +56,8 @@ class Runner:
             while True:  # the loop of the process; each round waits for a change or the safety net's time
                 try:
                     await self._look()
+                    # Every step of every drive is a change, too: they are looked at together, not one by one.
+                    await self._clock.sleep(_REST_S)
                     mark = await self._store.database.wait_change(mark, _LOOK_S * random.uniform(0.75, 1.25))  # noqa: S311  (jitter, no secret)
                 except ShardliftError as error:
                     _log.warning("the database did not answer", error=error.message)

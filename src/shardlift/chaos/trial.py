@@ -18,7 +18,7 @@ from shardlift.chaos.scenario import Scenario
 from shardlift.chaos.time import VirtualClock, run_virtual
 from shardlift.chaos.watch import Watch
 from shardlift.errors import RefusedError, ShardliftError
-from shardlift.model import Task, TaskStatus
+from shardlift.model import Policy, Task, TaskStatus
 from shardlift.service import Service
 from shardlift.service.requests import UpgradeRequest
 from shardlift.settings import Settings
@@ -26,7 +26,7 @@ from shardlift.sim import OpenDoor, SimBackend, World
 from shardlift.store.database import connect, migrate
 from shardlift.store.inline import InlineConnection
 
-_LONGEST_S = 6 * 3600.0
+_LONGEST_S = 2 * 3600.0
 _LOOK_S = 5.0
 _MEND_S = 20.0
 _RETRIES_MAX = 8
@@ -152,6 +152,7 @@ class Trial:
             cluster_id=self.cluster.id,
             image=TARGET.id,
             strategy=self.scenario.strategy,
+            policy=Policy(canary=self.scenario.canary),
         )
         try:
             return await service.upgrade(request)
@@ -176,16 +177,24 @@ class Trial:
                         await service.retry(task.id)
             elif task.status is not TaskStatus.RUNNING:
                 break
+            elif task.paused:
+                await self.clock.sleep(self.dice.uniform(5, 60))
+                with suppress(RefusedError):  # it was at its last node, and has ended
+                    await service.resume(task.id)
+                    self.watch.note("a person resumes it")
             else:
-                await self._approve(task)
+                await self._approve(service, task)
                 await self._pause(_LOOK_S)
         return task, retries
 
-    async def _approve(self, task: Task) -> None:
+    async def _approve(self, service: Service, task: Task) -> None:
         waits = next((str(row.progress.get("waiting_for", "")) for row in task.steps if row.progress), "")
-        if "approv" in waits:
+        if waits.startswith("approval") and not task.approved:
             self._canary_is_empty(task)
             await self.clock.sleep(self.dice.uniform(0, 30))
+            with suppress(RefusedError):  # it has ended meanwhile
+                await service.approve(task.id)
+                self.watch.note("a person approves the canary")
 
     def _canary_is_empty(self, task: Task) -> None:
         canary = next(node.name for node in task.plan.nodes if node.canary)
@@ -223,7 +232,7 @@ class Trial:
         scenario = self.scenario
         wishes: list[tuple[float, str, Callable[[str], Awaitable[Task]]]] = []
         if scenario.pause_at_s is not None:
-            pass
+            wishes.append((scenario.pause_at_s, "pause", service.pause))
         if scenario.abort_at_s is not None:
             wishes.append((scenario.abort_at_s, "abort", service.abort))
         for at_s, name, wish in sorted(wishes, key=lambda one: one[0]):
@@ -236,7 +245,7 @@ class Trial:
 
     def _progress(self, task: Task, latest: str) -> str:
         row = next((row for row in task.steps if str(row.status) == "RUNNING"), None)
-        now = f"{row.node} {row.order} {row.name}" if row else ""
+        now = f"{row.node} {row.order} {row.name}" if row else task.waiting_for or ""
         if now and now != latest:
             self.watch.note(f"-- {now}")
         return now or latest

@@ -116,7 +116,7 @@ class Watch:
         if lost:
             self.violated(f"acknowledged writes are lost: {some(lost)}")
         if task.status is TaskStatus.RUNNING:
-            self.violated(f"the task has not ended, and says it waits for: {_waits(task)}")
+            self.violated(f"the task has not ended, and says it waits for: {task.waiting_for or _waits(task)}")
             return
         if settled:
             self._settings_as_expected()
