@@ -1,7 +1,7 @@
 """Which version may follow which, and how old an index a version still opens.
 
 Sources: the Elastic and OpenSearch upgrade guides and the join checks of both engines (JoinTaskExecutor), gathered in
-docs/rules.md under version_hop_allowed and index_compatible.
+docs/rules/version_hop_allowed.md and index_compatible.md.
 """
 
 from __future__ import annotations
