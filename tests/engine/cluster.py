@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +44,25 @@ def shared_images() -> Path:
     return path
 
 
+def linked_images(home: Path, *references: str) -> Path:
+    """A folder of images for one test alone, to change what is in them; the files themselves are shared, not copied."""
+    shared, own = shared_images(), home / "images"
+    store, mine = ImageStore(shared), ImageStore(own)
+    for image in (Catalogue(shared).find(reference) for reference in references):
+        store.pull(image)
+        store.unpack(image)
+        shutil.copytree(store.engine_path(image.id), mine.engine_path(image.id), copy_function=os.link, symlinks=True)
+        mine.archive_path(image).parent.mkdir(exist_ok=True)
+        os.link(store.archive_path(image), mine.archive_path(image))
+    return own
+
+
 @dataclass
 class RealCluster:
-    """Running nodes, their driver and their engine. `image`: what they run."""
+    """Running nodes, their driver and their engine. `image`: what they run, from the folder `images`."""
 
     home: Path
+    images: Path
     image: Image
     nodes: tuple[Node, ...]
     driver: LocalDriver
@@ -64,15 +78,26 @@ class RealCluster:
 
     async def boot(self) -> None:
         """First start of all nodes, until the cluster is whole and green."""
+        await self.create()
+        await self.start_first(*self.nodes)
+
+    async def create(self) -> None:
         await self.driver.prepare(self.image)
         for node in self.nodes:
             await self.driver.create(node, self.image, seeds=self.nodes, heap_mib=_HEAP_MIB)
+
+    async def start_first(self, *nodes: Node) -> None:
+        """First start of these nodes at once, until each is a member and the cluster is green."""
         names = tuple(node.name for node in self.nodes)
-        for node in self.nodes:
+        for node in nodes:
             await self.driver.start(node, bootstrap=names)
-        for node in self.nodes:
+        for node in nodes:
             await self._joined(node)
         await self.engine.health(wait_settled=True, wait_status=Health.GREEN, timeout_s=60)
+
+    def yml(self, node: Node) -> Path:
+        """The node's settings, for an operator to edit."""
+        return self.home / "nodes" / node.cluster_id / node.name / "config" / f"{self.image.engine}.yml"
 
     async def delete(self) -> None:
         for node in self.nodes:
@@ -102,11 +127,20 @@ class RealCluster:
 
 
 @asynccontextmanager
-async def real_cluster(reference: str = "opensearch:2.19.4", *, count: int = 3) -> AsyncIterator[RealCluster]:
-    """A booted, green cluster of `count` nodes in zones a, b, c. All its processes and files go, whatever happens."""
+async def real_cluster(
+    reference: str = "opensearch:2.19.4",
+    *,
+    count: int = 3,
+    images_at: Callable[[Path], Path] = lambda _home: shared_images(),
+    boot: Callable[[RealCluster], Awaitable[None]] = RealCluster.boot,
+) -> AsyncIterator[RealCluster]:
+    """A booted, green cluster of `count` nodes in zones a, b, c. All its processes and files go, whatever happens.
+
+    `images_at` names the folder of images, given the home; `boot` starts the nodes in another way.
+    """
     with real_home() as home:
         settings = Settings(home=home)
-        images = shared_images()
+        images = images_at(home)
         driver = LocalDriver(settings, ImageStore(images))
         image = Catalogue(images).find(reference)
         cluster_id = str(uuid.uuid4())
@@ -125,9 +159,9 @@ async def real_cluster(reference: str = "opensearch:2.19.4", *, count: int = 3) 
             )
             for at, (address, http_port, transport_port) in enumerate(await driver.allocate(count, set()), 1)
         )
-        cluster = RealCluster(home, image, nodes, driver, open_engine(nodes))
+        cluster = RealCluster(home, images, image, nodes, driver, open_engine(nodes))
         try:
-            await cluster.boot()
+            await boot(cluster)
             yield cluster
         except BaseException:
             await cluster.tell()
