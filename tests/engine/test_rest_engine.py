@@ -11,7 +11,7 @@ import pytest
 
 from shardlift.engine import RestEngine
 from shardlift.errors import EngineError
-from shardlift.model import CopyState, EngineKind, Health, NodeSeen, ShardCopy, Version
+from shardlift.model import CopyState, EngineKind, Health, NodeSeen, Observation, ShardCopy, Version
 from tests.engine.cluster import RealCluster, real_cluster
 
 pytestmark = pytest.mark.engine
@@ -72,7 +72,17 @@ async def _observes(cluster: RealCluster) -> None:
     assert [copy.node for copy in seen.shards if copy.index == "pinned"] == ["test-1"]
     assert seen.voting is not None
     assert seen.voting.config_ids == {node.id for node in seen.nodes}
-    assert (seen.running_snapshots, seen.snapshotted) == (0, frozenset())
+    _complete_beside_nodes(seen)
+
+
+def _complete_beside_nodes(seen: Observation) -> None:
+    """What rules ask besides nodes and copies; None would mean that this engine refused the call."""
+    assert (seen.running_snapshots, seen.snapshotted, seen.backups) == (0, frozenset(), {})
+    assert (seen.running_work, seen.dangling, seen.leaving) == ((), (), frozenset())
+    assert seen.settings.effective("cluster.routing.allocation.disk.watermark.low")
+    assert seen.settings.effective("cluster.max_shards_per_node") == "1000"
+    assert all(node.rejected_total is not None and node.search_time_ms is not None for node in seen.nodes)
+    assert all(node.write_total is not None for node in seen.nodes)
 
 
 def _complete(node: NodeSeen, version: Version) -> None:
@@ -199,7 +209,7 @@ async def test_a_single_node_of_each_line_can_be_observed(reference: str) -> Non
         assert seen.nodes[0].engine is cluster.image.engine
         assert seen.elected == "test-1"
         assert seen.voting is not None
-        assert (seen.running_snapshots, seen.snapshotted) == (0, frozenset())
+        _complete_beside_nodes(seen)
         await engine.flush()
         await engine.clear_voting_exclusions()
         assert await engine.recoveries() == ()

@@ -350,6 +350,29 @@ def test_a_few_pending_tasks_are_normal() -> None:
     assert rules_of(check_plan(subject(health=replace(GREEN, pending_tasks=11)))) == {"cluster_state_at_rest"}
 
 
+def test_settings_that_will_be_archived_are_told_before() -> None:
+    """Each was set on a real 2.19.4, or 7.10.2, and archived by the target."""
+    key = "cluster.service.slow_master_task_logging_threshold"
+    settings = ClusterSettings(persistent={key: "20s"}, transient={"search.remote.x": "1"})
+    (finding,) = check_plan(subject(settings=settings))
+    assert (finding.rule, finding.severity) == ("no_archived_settings", Severity.WARN)
+    assert finding.remedy.endswith(
+        f'PUT _cluster/settings {{"persistent": {{"{key}": null}}, "transient": {{"search.remote.x": null}}}}'
+    )
+    assert check_plan(subject(settings=ClusterSettings(transient={"search.max_buckets": "1"}))) == ()
+
+
+def test_a_default_headroom_counts_only_while_the_watermark_is_the_default() -> None:
+    key = "cluster.routing.allocation.disk.watermark.low"
+    defaults = {key: "85%", key + ".max_headroom": "120b"}
+    nodes = (*(member(name) for name in NAMES[:2]), member(NAMES[2], disk_available_bytes=140))
+    assert check_plan(subject(nodes=nodes, settings=ClusterSettings(defaults=defaults))) == ()
+    own = ClusterSettings(persistent={key: "85%"}, defaults=defaults)
+    assert rules_of(check_plan(subject(nodes=nodes, settings=own))) == {"disk_watermarks"}
+    both = ClusterSettings(persistent={key: "85%", key + ".max_headroom": "120b"})
+    assert check_plan(subject(nodes=nodes, settings=both)) == ()
+
+
 def test_the_remedy_of_an_archived_setting_is_the_request() -> None:
     settings = ClusterSettings(persistent={"archived.a": "1"}, transient={"archived.b": "2"})
     (finding,) = check_node(subject(node=CLUSTER.nodes[0], settings=settings))

@@ -132,9 +132,19 @@ def _free_at_low(settings: ClusterSettings, total: int) -> float | None:
         used = float(value)
     else:
         return _bytes(value)  # an absolute value is what must stay free
-    headroom = _bytes((settings.effective(_LOW + ".max_headroom") or "").strip().lower())
+    headroom = _headroom(settings)
     free = total * (1 - used)
     return free if headroom is None else min(free, headroom)
+
+
+def _headroom(settings: ClusterSettings) -> float | None:
+    """Bytes that are enough to be free on a large disk, Elasticsearch 8.5 or later: as set, or, while the watermark is
+    not set itself, by default."""
+    key = _LOW + ".max_headroom"
+    own = settings.transient.get(key, settings.persistent.get(key))
+    if own is None and not ({_LOW} & (settings.transient.keys() | settings.persistent.keys())):
+        own = settings.defaults.get(key)
+    return _bytes((own or "").strip().lower())
 
 
 def _bytes(value: str) -> float | None:

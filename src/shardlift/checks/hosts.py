@@ -55,8 +55,8 @@ def index_compatible(subject: Subject) -> Iterator[Finding]:
                 index.name,
                 reason="the target cannot open this index",
                 evidence=reason,
-                remedy=f"POST _reindex it into a new index on the present version and DELETE {index.name}; "
-                "or only delete it",
+                remedy=f"copy it into a new index on the present version (POST _reindex), then DELETE {index.name}; or "
+                "only delete it",
             )
 
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from shardlift.checks.subject import Subject, blocks, put_settings, some
-from shardlift.model import Finding, NodeSeen
+from shardlift.checks.subject import Subject, blocks, put_settings, some, warns
+from shardlift.model import ClusterSettings, EngineKind, Finding, NodeSeen
 
 _ENABLE = "cluster.routing.allocation.enable"
 _EXCLUDE = "cluster.routing.allocation.exclude."
+# Settings, by the beginning of their keys, that could be set before this major version and are unknown to it. Seen on
+# real clusters; there may be more, which a node then archives.
+_GONE_WITH: dict[tuple[EngineKind, int], tuple[str, ...]] = {
+    (EngineKind.OPENSEARCH, 2): ("discovery.zen.publish_timeout", "indices.breaker.accounting.limit", "search.remote."),
+    (EngineKind.OPENSEARCH, 3): (
+        "cluster.service.slow_master_task_logging_threshold",
+        "compatibility.override_main_response_version",
+        "wlm.query_group.",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,17 +122,41 @@ def allocation_enabled(subject: Subject) -> Iterator[Finding]:
 def no_archived_settings(subject: Subject) -> Iterator[Finding]:
     """No setting is archived: with one, the engine refuses every change of settings, in mid-upgrade too.
 
-    A new major version archives what it does not know when it reads the old cluster state.
+    A new major version archives what it does not know as soon as one of its nodes is master. Of settings that are sure
+    to be archived it warns beforehand.
     """
     settings = subject.seen.settings
     archived = settings.archived
     if archived:
-        layers = [name for name in ("persistent", "transient") if set(archived) & settings.layer(name).keys()]
+        removal = {name: {"archived.*": None} for name in _layers(settings, archived)}
         yield blocks(
             "no_archived_settings",
             subject.cluster.name,
             reason="the cluster keeps settings that it does not know, and refuses every change of settings meanwhile",
             evidence=some([f"{key}={settings.effective(key)}" for key in archived]),
-            remedy="note their values (GET _cluster/settings), then "
-            f"PUT _cluster/settings {json.dumps({name: {'archived.*': None} for name in layers})}",
+            remedy=f"note their values (GET _cluster/settings), then PUT _cluster/settings {json.dumps(removal)}",
         )
+    prefixes = tuple(
+        prefix
+        for (engine, major), gone in _GONE_WITH.items()
+        if engine is subject.image.engine and major <= subject.image.version.major
+        for prefix in gone
+    )
+    doomed = sorted(key for key in {*settings.persistent, *settings.transient} if key.startswith(prefixes))
+    if doomed:
+        removal = {
+            name: {key: None for key in doomed if key in settings.layer(name)} for name in _layers(settings, doomed)
+        }
+        yield warns(
+            "no_archived_settings",
+            subject.cluster.name,
+            reason="the target does not know these settings: once a new node is master, the cluster refuses every "
+            "change of settings, until they are removed",
+            evidence=some([f"{key}={settings.effective(key)}" for key in doomed]),
+            remedy=f"before the upgrade, PUT _cluster/settings {json.dumps(removal)}",
+        )
+
+
+def _layers(settings: ClusterSettings, keys: Iterable[str]) -> list[str]:
+    """The layers that hold any of the keys."""
+    return [name for name in ("persistent", "transient") if not settings.layer(name).keys().isdisjoint(keys)]
