@@ -70,7 +70,7 @@ def _exchanged(state: State, chooser: Chooser, drained: Drained, copy: Copy) -> 
     """Whether the copy has a place after all, with a copy that came to it from the same node sent elsewhere."""
     source = copy.place
     assert source is not None, "it is on the node being drained"
-    if not chooser.exhaustive:
+    if state.exchanges_left <= 0:
         return False
     came: dict[Place, list[Copy]] = {}
     for other, target in drained.moved.items():
@@ -79,6 +79,9 @@ def _exchanged(state: State, chooser: Chooser, drained: Drained, copy: Copy) -> 
         if not chooser.room_lacks(copy, target):
             continue
         for other in came[target][:_REPAIR_COPIES_MAX]:
+            if state.exchanges_left <= 0:
+                return False
+            state.exchanges_left -= 1
             state.put(other, source)
             if chooser.legal(copy, target):
                 state.put(copy, target)
@@ -124,10 +127,10 @@ def bring_back(state: State, chooser: Chooser, place: Place) -> list[Copy]:
     Rebalancing is held off, so that only copies without a node are made.
     """
     place.rank, place.release, place.open, place.present = state.target_rank, state.target, True, True
-    if place.joining:
-        place.joining = False
+    joined, place.joining = place.joining, False
+    if joined:
         state.count_zones()
-    chooser.reopened(place)
+    chooser.reopened(place, joined=joined)
     made = []
     for copy in list(islice(state.unplaced, _UNPLACED_MAX)):
         # A primary without a node is lost until that node is back; nothing makes it again.

@@ -28,7 +28,7 @@ Release = tuple[bool, Version]
 @dataclass(slots=True, eq=False)
 class Place:
     """A node. `rank` orders places by release; `open`: it may take copies now; `present`: it is a member; `joining`: it
-    was none when observed.
+    was none when observed; `turn` counts how often it came back.
 
     `most_bytes`: how full its disk may get, None when nothing bounds it. `load` orders places by how many copies and
     bytes they hold, 2.0 for an average one. `location`: its values of the awareness attributes.
@@ -50,6 +50,7 @@ class Place:
     open: bool = True
     present: bool = True
     joining: bool = False
+    turn: int = 0
     holds_data: bool = field(init=False)
     load: float = 0.0
     copies: dict[Copy, None] = field(default_factory=dict)
@@ -132,7 +133,8 @@ class State:
     """A cluster. `zones`: for each awareness attribute its number of values. `spread`: whether any is set.
 
     `node_limit`: most copies on one node, 0 for no limit. `tiers`: whether this engine knows data tiers. `target`: the
-    release that nodes come back with. `unplaced`: the copies without a node.
+    release that nodes come back with. `unplaced`: the copies without a node. `exchanges_left`: how many exchanges of
+    two copies may still be tried. `common_bytes`: the size of an average copy.
     """
 
     settings: ClusterSettings
@@ -147,7 +149,9 @@ class State:
     zones: tuple[int, ...] = ()
     per_copy: float = 0.0
     per_byte: float = 0.0
+    common_bytes: int = 0
     unplaced: dict[Copy, None] = field(default_factory=dict)
+    exchanges_left: int = 20_000
 
     def put(self, copy: Copy, place: Place | None) -> None:
         """Takes the copy from where it is to `place`, or nowhere."""
@@ -171,6 +175,11 @@ class State:
         place.peak_bytes = max(place.peak_bytes, place.used_bytes)
         if copy.group.index.limit:
             place.of_index[copy.group.index.name] = place.of_index.get(copy.group.index.name, 0) + 1
+
+    def full(self, place: Place) -> bool:
+        """Whether the node takes no copy at all, however small."""
+        over = place.most_bytes is not None and place.used_bytes > place.most_bytes
+        return over or 0 < self.node_limit <= len(place.copies)
 
     def promote(self, group: Group) -> None:
         """Makes another started copy the primary, as the engine does when the primary's node stops.
@@ -330,6 +339,7 @@ def _add_copies(state: State, shards: tuple[ShardCopy, ...]) -> None:
             largest[seen.group] = max(largest.get(seen.group, 0), seen.size_bytes)
     data = sum(place.holds_data for place in state.places.values()) or 1
     total = sum(known) + mean * (len(shards) - len(known))
+    state.common_bytes = mean
     state.per_copy = data / len(shards) if shards else 0.0
     state.per_byte = data / total if total else 0.0
     for seen in shards:

@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from shardlift.model import Cluster, Forecast, Image, NodePlan, Plan, Policy, StepRow, Task
 from shardlift.service.requests import CheckReport, NodeState
 
-_STUCK_MAX = 20
-
 
 def iso_time(at: datetime | None) -> str | None:
     """ISO 8601 in UTC, to the millisecond: `2023-01-05T02:23:39.120Z`."""
@@ -81,7 +79,7 @@ def check_document(report: CheckReport) -> dict[str, object]:
 
 
 def _forecast_document(forecast: Forecast) -> dict[str, object]:
-    """Bounded by the number of nodes: of the stuck copies the first twenty entries."""
+    """Bounded by the number of nodes."""
     return {
         "ends": forecast.ends,
         "exhaustive": forecast.exhaustive,
@@ -89,8 +87,9 @@ def _forecast_document(forecast: Forecast) -> dict[str, object]:
         "size_bytes": forecast.size_bytes,
         "waiting": forecast.waiting,
         "nodes": [asdict(node) for node in forecast.nodes],
-        "stuck_total": len(forecast.stuck),
-        "stuck": [asdict(one) for one in forecast.stuck[:_STUCK_MAX]],
+        "stuck": [asdict(one) for one in forecast.stuck],
+        "unlisted_held": forecast.unlisted_held,
+        "unlisted_kept": forecast.unlisted_kept,
         "peaks": [asdict(peak) for peak in forecast.peaks],
     }
 

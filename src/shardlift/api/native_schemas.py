@@ -199,8 +199,9 @@ class ForecastDocument(BaseModel):
     size_bytes: int = Field(description="What is copied between nodes, in all")
     waiting: int = Field(description="Copies without a node in the end")
     nodes: list[NodeForecastDocument] = Field(description="The nodes, in plan order")
-    stuck_total: int = Field(description="How many entries of copies that can go nowhere there are")
-    stuck: list[StuckDocument] = Field(description="The first twenty of them, those that hold a drain up first")
+    stuck: list[StuckDocument] = Field(description="Copies that can go nowhere, those that hold a drain up first")
+    unlisted_held: int = Field(description="Copies not listed that can go nowhere and are started nowhere else")
+    unlisted_kept: int = Field(description="Copies not listed that can go nowhere, but are started on another node too")
     peaks: list[DiskPeakDocument] = Field(description="Peak use of each node's disk")
 
 

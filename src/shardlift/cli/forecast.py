@@ -6,21 +6,21 @@ from shardlift.cli.output import print_fields, print_table, say
 from shardlift.model import Forecast, NodeForecast, Plan
 
 _NAMED_MAX = 3
-_GIB = 2**30
+_KIB = 1024
 
 
 def print_forecast(forecast: Forecast, plan: Plan | None) -> None:
     """Each node of the plan with where its copies go, then the totals. `plan` None: something blocks it."""
     versions = {node.name: node.from_version for node in plan.nodes} if plan else {}
     rows = [
-        (one.batch, one.name, versions.get(one.name), one.copies, _gib(one.size_bytes), _targets(one), _rest(one))
+        (one.batch, one.name, versions.get(one.name), one.copies, _size(one.size_bytes), _targets(one), _rest(one))
         for one in forecast.nodes
     ]
-    print_table(["BATCH", "NODE", "FROM", "COPIES", "GIB", "TO", "BESIDES"], rows, empty="")
+    print_table(["BATCH", "NODE", "FROM", "COPIES", "SIZE", "TO", "BESIDES"], rows, empty="")
     print_fields(
         {
             "copies to move": forecast.copies,
-            "GiB to copy": _gib(forecast.size_bytes),
+            "bytes to copy": _size(forecast.size_bytes),
             "fullest disk": _fullest(forecast),
             "without a node at the end": forecast.waiting,
         }
@@ -31,21 +31,26 @@ def print_forecast(forecast: Forecast, plan: Plan | None) -> None:
 
 def _fullest(forecast: Forecast) -> str | None:
     """The disk that comes nearest to being full at any time of the plan."""
-    shares = [
-        (one.used_bytes / one.total_bytes, one.node, one.total_bytes) for one in forecast.peaks if one.total_bytes
-    ]
+    known = [(one, one.total_bytes) for one in forecast.peaks if one.total_bytes]
+    shares = [(one.used_bytes / total_bytes, one.node, total_bytes) for one, total_bytes in known]
     if not shares:
         return None
     share, name, total_bytes = max(shares)
-    return f"{share:.0%} of {_gib(total_bytes)} GiB on {name}"
+    return f"{share:.0%} of {_size(total_bytes)} on {name}"
 
 
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / _GIB:.2f}"
+def _size(size_bytes: int) -> str:
+    """In the largest unit of which there is at least one."""
+    size = float(size_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < _KIB:
+            return f"{size:.{0 if unit == 'B' else 1}f} {unit}"
+        size /= _KIB
+    return f"{size:.1f} TiB"
 
 
 def _targets(node: NodeForecast) -> str:
-    shown = [f"{one.node} {one.copies} ({_gib(one.size_bytes)} GiB)" for one in node.targets[:_NAMED_MAX]]
+    shown = [f"{one.node} {one.copies} ({_size(one.size_bytes)})" for one in node.targets[:_NAMED_MAX]]
     more = len(node.targets) - len(shown) + node.other_targets
     return ", ".join(shown) + (f" and {more} more" if more else "")
 

@@ -72,15 +72,19 @@ class DiskPeak:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The dry run of a plan. `first_moves`: the moves off the first drained node, for the engine to confirm.
+    """The dry run of a plan.
 
-    `waiting`: copies without a node in the end. `exhaustive` is False when so many copies found no place that not
-    every node was tried for each; what is called stuck may then still have had one.
+    `stuck` lists at most a hundred entries that hold a drain up, then as many others; `unlisted` copies come on top.
+    `first_moves`: the moves off the first drained node, for the engine to confirm. `waiting`: copies without a node in
+    the end. `exhaustive` is False when so many copies found no place that not every node was tried for each; what is
+    called stuck may then still have had one.
     """
 
     strategy: Strategy
     nodes: tuple[NodeForecast, ...]
     stuck: tuple[Stuck, ...]
+    unlisted_held: int
+    unlisted_kept: int
     peaks: tuple[DiskPeak, ...]
     first_moves: tuple[Move, ...]
     waiting: int
@@ -99,4 +103,4 @@ class Forecast:
     @property
     def ends(self) -> bool:
         """Whether each drain can end."""
-        return not any(one.held for one in self.stuck)
+        return not self.unlisted_held and not any(one.held for one in self.stuck)

@@ -97,7 +97,7 @@ class _Walk:
     def __init__(self, state: State, plan: Plan, on_move: Callable[[Move], None]) -> None:
         self._state, self._plan, self._on_move = state, plan, on_move
         self._chooser = Chooser(state)
-        self._obstacles = Obstacles(state, self._chooser)
+        self._obstacles = Obstacles(state)
         self._first_moves: list[Move] = []
 
     def run(self) -> Forecast:
@@ -106,6 +106,8 @@ class _Walk:
             strategy=self._plan.strategy,
             nodes=tuple(nodes),
             stuck=self._obstacles.stuck(),
+            unlisted_held=self._obstacles.unlisted[True],
+            unlisted_kept=self._obstacles.unlisted[False],
             peaks=tuple(
                 DiskPeak(place.name, place.peak_bytes, place.total_bytes)
                 for place in self._state.places.values()

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from shardlift.allocation import Chooser, Copy, Place, State, objections
+from shardlift.allocation import Copy, Place, State, objections
 from shardlift.checks import Subject
 from shardlift.checks.subject import blocks, warns
 from shardlift.model import Decision, Finding, Forecast, MoveVerdict, Stuck
@@ -15,9 +15,8 @@ from shardlift.planner.remedies import remedy
 RULE = "drain_can_end"
 _FINDINGS_MAX = 20
 _SHARDS_MAX = 10
-# Nodes asked about a copy: all of them for the first so many copies, then a few.
-_ASKED_IN_FULL_MAX = 100
-_ASKED_NODES = 32
+# Entries that are told in full, of those that hold a drain up and of the others; the rest is counted.
+_ENTRIES_MAX = 100
 # Where several deciders object alike, the one that is easiest to do something about is named first.
 _EASIEST = (
     "enable",
@@ -42,20 +41,28 @@ class _Entry:
 
 
 class Obstacles:
-    """Collects stuck copies by index, node and decider, so that a hundred thousand of them are told in a few words."""
+    """Collects stuck copies by index, node and decider, so that a hundred thousand of them are told in a few words.
 
-    def __init__(self, state: State, chooser: Chooser) -> None:
-        self._state, self._chooser = state, chooser
+    `unlisted`: copies past the entries told in full, by whether they hold a drain up.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
         self._entries: dict[tuple[str, str, str, bool], _Entry] = {}
         self._known: dict[tuple[str, str, bool, bool], str] = {}
-        self._asked = 0
+        self._asked = {True: 0, False: 0}
+        self.unlisted = {True: 0, False: 0}
 
     def add(self, copy: Copy, place: Place, *, held: bool) -> None:
         index = copy.group.index.name
         # Copies of an index that leave one node in one role are held back by the same decider, as far as it matters.
         alike = (index, place.name, held, copy.primary)
         decider = self._known.get(alike)
+        if decider is None and self._asked[held] >= _ENTRIES_MAX:
+            self.unlisted[held] += 1
+            return
         if decider is None:
+            self._asked[held] += 1
             said = self._ask(copy)
             decider = self._known[alike] = _chief(said)
             self._entries.setdefault((index, place.name, decider, held), _Entry(_summary(said)))
@@ -66,10 +73,7 @@ class Obstacles:
 
     def _ask(self, copy: Copy) -> list[tuple[Decision, ...]]:
         """Each open node's objections to the copy."""
-        self._asked += 1
         places = [place for place in self._state.places.values() if place.open and place.holds_data]
-        if self._asked > _ASKED_IN_FULL_MAX:
-            places = places[:: max(len(places) // _ASKED_NODES, 1)]
         return [said for place in places if (said := objections(self._state, copy, place))]
 
     def stuck(self) -> tuple[Stuck, ...]:
@@ -109,15 +113,15 @@ def stuck_findings(subject: Subject, forecast: Forecast) -> tuple[Finding, ...]:
     """One finding for each index, node and decider; those past the first twenty in one more."""
     shown, more = forecast.stuck[:_FINDINGS_MAX], forecast.stuck[_FINDINGS_MAX:]
     findings = [_finding(subject, one) for one in shown]
-    if more:
-        held = any(one.held for one in more)
+    held = forecast.unlisted_held + sum(one.copies for one in more if one.held)
+    kept = forecast.unlisted_kept + sum(one.copies for one in more if not one.held)
+    if held or kept:
         findings.append(
             (blocks if held else warns)(
                 RULE,
                 subject.cluster.name,
-                reason=f"{sum(one.copies for one in more)} more copies have no other place to go",
-                evidence=f"{len(more)} more pairs of index and node, {len({one.index for one in more})} indices, "
-                f"{len({one.node for one in more})} nodes",
+                reason=f"{held + kept} more copies can go to no other node",
+                evidence=f"{held} of them are started nowhere else, {kept} are",
                 remedy="mend what is shown, then try again: the rest often has the same cause",
             )
         )
@@ -127,7 +131,7 @@ def stuck_findings(subject: Subject, forecast: Forecast) -> tuple[Finding, ...]:
                 RULE,
                 subject.cluster.name,
                 reason="so many copies found no place that not all nodes were tried for each",
-                evidence=f"{sum(one.copies for one in forecast.stuck)} copies",
+                evidence=f"{held + kept} copies besides those shown",
                 remedy="mend what is shown, then try again",
             )
         )
