@@ -129,7 +129,7 @@ def summary(task: Task, now: datetime) -> str:
     words.append(f"{len(task.completed)} of {len(task.total)} nodes done")
     words.append(f"{size(task.bytes_moved)} moved")
     left_s = eta_s(task, now)
-    if task.status is TaskStatus.RUNNING:
+    if task.status is TaskStatus.RUNNING and not task.at_rest:
         words.append("time left not known yet" if left_s is None else f"about {left_s} s left")
     elif task.ended_at is not None:
         words.append(f"took {(task.ended_at - task.created_at).total_seconds():.0f} s")

@@ -102,8 +102,9 @@ class ClusterMaker:
                 remedy="wait for its task, or abort it first",
             )
         driver = self._backend.driver(cluster.driver)
-        async with self._owned(cluster.id):
+        async with self._owned(cluster.id) as lease:
             await asyncio.gather(*(driver.delete(node) for node in cluster.nodes))
+            lease.over = True  # it goes with the cluster's row
             await self._store.remove_cluster(cluster.id)
 
     async def _undo(self, cluster: Cluster, driver: Driver) -> None:

@@ -28,7 +28,10 @@ _TRUSTED = 0.75
 
 @dataclass(slots=True)
 class Lease:
-    """A claim on one cluster. `trusted_until_s` is on the clock's `elapsed_s` scale and moves with each renewal."""
+    """A claim on one cluster. `trusted_until_s` is on the clock's `elapsed_s` scale and moves with each renewal.
+
+    `over`: its holder is done with it, so nobody is stopped when it can no longer be renewed.
+    """
 
     cluster_id: str
     owner: str
@@ -36,6 +39,7 @@ class Lease:
     trusted_until_s: float
     clock: Clock
     lost: bool = False
+    over: bool = False
 
     def check(self) -> None:
         """Raises FencedError when the lease may no longer be ours. Called before each effect."""
@@ -121,7 +125,8 @@ class Leases:
     async def kept(self, lease: Lease, renew_s: float) -> AsyncIterator[Lease]:
         """Renews the lease every `renew_s` while the body runs, and gives it back at the end.
 
-        When it is lost the body is cancelled, and FencedError raised in place of that.
+        When it is lost the body is cancelled, and FencedError raised in place of that. A body that removes the cluster
+        itself says before that the lease is `over`.
         """
         body = asyncio.current_task()
         assert body is not None, "a coroutine runs in a task"
@@ -134,6 +139,7 @@ class Leases:
                 raise FencedError(f"the lease on cluster {lease.cluster_id} was lost") from None
             raise
         finally:
+            lease.over = True
             renewing.cancel()
             with suppress(asyncio.CancelledError):
                 await renewing
@@ -151,7 +157,8 @@ class Leases:
                     lease.check()
                 except FencedError:
                     lease.lost = True
-        body.cancel()
+        if not lease.over:
+            body.cancel()
 
     async def release(self, lease: Lease) -> None:
         """Gives the lease back at once, if it is still ours."""
