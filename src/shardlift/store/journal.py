@@ -149,7 +149,9 @@ class Journal:
     async def control(self, task_id: str) -> Control:
         query = select(task.c.aborting, task.c.paused, task.c.approved).where(task.c.id == task_id)
         async with self._database.read() as connection:
-            row = (await connection.execute(query)).one()
+            row = (await connection.execute(query)).one_or_none()
+            if row is None:
+                raise FencedError(f"task {task_id} is gone, and its cluster with it")
             return Control(row.aborting, row.paused, row.approved)
 
     async def go_on(self, task_id: str) -> None:
