@@ -34,9 +34,16 @@ def most_used_bytes(settings: ClusterSettings, total_bytes: int | None) -> int |
     if share is None:
         free = size_bytes(text)
         return None if free is None else total_bytes - free
-    free = int(total_bytes * (1 - share))
-    headroom = size_bytes(settings.effective(f"{_LOW}.max_headroom") or "")
-    return total_bytes - (free if not headroom else min(free, headroom))
+    free = total_bytes - int(total_bytes * share)
+    headroom = _headroom(settings)
+    return total_bytes - (free if headroom is None else min(free, headroom))
+
+
+def _headroom(settings: ClusterSettings) -> int | None:
+    """As set, or, as long as nobody has set the watermark itself, by default."""
+    key, set_by_hand = f"{_LOW}.max_headroom", {**settings.persistent, **settings.transient}
+    text = set_by_hand.get(key) or ("" if _LOW in set_by_hand else settings.defaults.get(key, ""))
+    return size_bytes(text)
 
 
 def _share(text: str) -> float | None:
