@@ -40,6 +40,7 @@ async def strike(stage: Stage, fault: Fault) -> None:
 
 
 async def _node_dies(stage: Stage, fault: Fault) -> None:
+    stage.watch.struck.add(fault.where)
     stage.world.kill_node(fault.where)
     await stage.clock.sleep(fault.for_s)
     node = stage.world.nodes[fault.where]
@@ -49,6 +50,7 @@ async def _node_dies(stage: Stage, fault: Fault) -> None:
 
 
 async def _node_hangs(stage: Stage, fault: Fault) -> None:
+    stage.watch.struck.add(fault.where)
     stage.world.hang_node(fault.where)
     await stage.clock.sleep(fault.for_s)
     stage.watch.fault(f"{fault.where} hangs no longer")

@@ -27,7 +27,7 @@ class ViolationError(AssertionError):
 
 @dataclass(slots=True)
 class Watch:
-    """Sees everything. `violations` collects; a trial ends at the first."""
+    """Sees everything. `violations` collects; a trial ends at the first. `struck`: nodes that a fault took away."""
 
     world: World
     clock: VirtualClock
@@ -36,6 +36,7 @@ class Watch:
     violations: list[str] = field(default_factory=list)
     fault_at_s: float = -1e9
     left_at_s: float = -1e9
+    struck: set[str] = field(default_factory=set)
     expected: dict[tuple[str, str], str] = field(default_factory=dict)
     on_violation: Callable[[], None] = lambda: None
     _lease: sqlite3.Connection | None = None
@@ -140,7 +141,7 @@ class Watch:
         if len(versions) != 1:
             self.violated(f"the task is a success, but the nodes run {dict(versions)}")
         down = sorted(node.name for node in self.world.nodes.values() if not node.up)
-        if down and self.clock.elapsed_s() - self.fault_at_s >= _UNKNOWABLE_S:
+        if set(down) - self.struck:
             self.violated(f"the task is a success, but {', '.join(down)} is away")
         if task.completed != task.total:
             self.violated("the task is a success, but not all nodes are completed")

@@ -65,4 +65,5 @@ def _node(node: Node, cluster: Cluster, at: int) -> SimNode:
         pid=100 + at,
         up=True,
         serving=True,
+        booted=True,
     )

@@ -38,7 +38,7 @@ def begin(world: World, node: SimNode) -> None:
 
 def end(world: World, node: SimNode) -> None:
     """The process is gone. What it served stays on its disk; the others do not know yet."""
-    node.pid, node.serving, node.hung = None, False, False
+    node.pid, node.serving, node.hung, node.booted = None, False, False, False
     world.keep(node)
 
 
@@ -116,38 +116,39 @@ def _odd(count: int) -> int:
 
 
 def _able(world: World, node: SimNode) -> bool:
-    return node.working and node.node_id in world.voters and node.name not in world.voting_excluded
+    return node.awake and node.node_id in world.voters and node.name not in world.voting_excluded
 
 
 def _elect(world: World) -> str:
     if world.elected is not None:
         return ""
-    votes = sum(node.working and node.node_id in world.voters for node in world.nodes.values())
+    votes = sum(node.awake and node.node_id in world.voters for node in world.nodes.values())
     able = [node for node in world.nodes.values() if _able(world, node)]
     if 2 * votes <= len(world.voters) or not able:
         return ""
-    world.elected = able[0].name
+    # A member before one that has only just booted: it has the newer cluster state.
+    elected = min(able, key=lambda node: not node.up)
+    world.elected = elected.name
+    elected.up = elected.serving = True
     reconfigure(world)
     world.changed()
     return f"{world.elected} is elected master"
 
 
 def _booted(world: World, node: SimNode, pid: int) -> str:
-    if node.pid != pid or node.hung:
+    if node.pid != pid:
         return ""
-    return _joins(world, node, pid)
+    node.booted = True
+    return "" if node.hung else _joins(world, node, pid)
 
 
 def _joins(world: World, node: SimNode, pid: int) -> str:
     """HTTP opens after the join; without a master the node tries again."""
     if node.pid != pid or node.up or node.hung:
         return ""
-    if world.elected is None and node.eligible and node.node_id in world.voters:
+    if world.elected is None:
         # Its vote may be the one that was missing.
-        node.up = node.serving = True
         _elect(world)
-        if world.elected is None:
-            node.up = node.serving = False
     if world.elected is None:
         world.at(_JOIN_AGAIN_S, lambda: _joins(world, node, pid))
         return ""

@@ -42,6 +42,7 @@ class SimNode:
     up: bool = False
     serving: bool = False
     hung: bool = False
+    booted: bool = False
     starts: bool = True
     boot_s: float = 8.0
     disk_bytes: int = 100_000 * MIB
@@ -67,6 +68,11 @@ class SimNode:
     @property
     def eligible(self) -> bool:
         return bool(self.roles & {"master", "cluster_manager"})
+
+    @property
+    def awake(self) -> bool:
+        """Its process lives, has booted and answers: it votes, whether it is a member or looks for a cluster."""
+        return self.pid is not None and self.booted and not self.hung
 
     @property
     def working(self) -> bool:

@@ -1,0 +1,283 @@
+"""Planted bugs: each one switch, each a mistake that somebody could make in the rules, the steps or the journal.
+
+A simulator that finds none of them would prove nothing about the code without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from shardlift import executor
+from shardlift.checks import rules
+from shardlift.executor import Executor
+from shardlift.model import NodePlan, StepStatus
+from shardlift.steps import Ledger, Outcome, StepContext, host, migration, rejoin
+from shardlift.steps import sequence as steps_sequence
+from shardlift.steps.context import StepFailedError
+from shardlift.store.journal import Journal
+from shardlift.store.leases import Lease
+
+Switch = Callable[[], AbstractContextManager[object]]
+
+
+@contextmanager
+def without_rules(*names: str) -> Iterator[None]:
+    """The node question without these rules."""
+    left = tuple(rule for rule in rules.NODE_RULES if rule.__name__ not in names)
+    assert len(left) < len(rules.NODE_RULES), "the mutation must change something"
+    with patch.object(rules, "NODE_RULES", left):
+        yield
+
+
+@contextmanager
+def step(order: int, instead: Callable[[StepContext], Awaitable[Outcome]]) -> Iterator[None]:
+    """Another function in place of the sub-step of that order."""
+    changed = (*executor.STEPS[:order], instead, *executor.STEPS[order + 1 :])
+    with patch.object(executor, "STEPS", changed):
+        yield
+
+
+async def nothing(_ctx: StepContext, *_more: object) -> Outcome:
+    return Outcome("Planted: nothing was done.")
+
+
+async def no_look(_ctx: StepContext) -> None:
+    return None
+
+
+@contextmanager
+def no_last_look_and_no_rules() -> Iterator[None]:
+    with without_rules("nodes_present", "unavailable_budget", "cluster_healthy"), patch.object(host, "_last_look", no_look):
+        yield
+
+
+@contextmanager
+def last_copy_unguarded() -> Iterator[None]:
+    """Nobody looks for the last started copy: neither the rule nor the last look."""
+    with without_rules("last_started_copy"), patch.object(host, "_none_alone", no_look), step(0, half_a_drain):
+        yield
+
+
+async def half_a_drain(ctx: StepContext) -> Outcome:
+    """Takes the acknowledged exclusion for a finished drain."""
+    if not ctx.plan.drained:
+        return Outcome("Not needed.")
+    member = await migration.find_member(ctx)
+    await ctx.ledger.add_token(migration.EXCLUDE_ID, member.id)
+    return Outcome("Planted: the exclusion is acknowledged.")
+
+
+@contextmanager
+def no_fence() -> Iterator[None]:
+    """Neither the clock of the holder nor the epoch in the journal stops a stale process."""
+
+    @contextmanager
+    def nothing_checked() -> Iterator[None]:
+        with patch.object(Lease, "check", lambda _self: None):
+            yield
+
+    from contextlib import asynccontextmanager
+
+    @asynccontextmanager
+    async def unfenced(self: Journal) -> Any:
+        async with self._database.write() as connection:
+            yield connection
+
+    async def keep_on(self: object, lease: Lease) -> None:
+        lease.trusted_until_s = float("inf")
+
+    with nothing_checked(), patch.object(Journal, "_fenced", unfenced):
+        with patch("shardlift.store.leases.Leases.renew", keep_on):
+            yield
+
+
+@contextmanager
+def change_before_ledger() -> Iterator[None]:
+    """The change is made first and written down afterwards: a crash in between leaves it behind."""
+
+    async def set_value(self: Ledger, key: str, value: str) -> None:
+        settings = await self._engine.settings()
+        before = settings.persistent.get(key)
+        if settings.effective(key) != value:
+            await self._engine.put_setting("persistent", key, value)
+            await self._add("value", "persistent", key, before=before, ours=value)
+
+    with patch.object(Ledger, "set_value", set_value):
+        yield
+
+
+@contextmanager
+def old_snapshot_is_written_back() -> Iterator[None]:
+    """What stood there before us is written back, whatever others have set since."""
+
+    async def undo(self: Ledger, change: Any) -> str:
+        if change.kind == "voting":
+            await self._engine.clear_voting_exclusions()
+        else:
+            await self._engine.put_setting(change.layer, change.key, change.before)
+        return ""
+
+    async def reassert(_self: Ledger) -> tuple[str, ...]:
+        return ()
+
+    async def take_back(self: Ledger, change: Any, _now: str | None) -> str:
+        await self._put(change.layer, change.key, change.ours)
+        return ""
+
+    with patch.object(Ledger, "_undo", undo), patch.object(Ledger, "reassert", reassert):
+        with patch.object(Ledger, "_take_back", take_back):
+            yield
+
+
+@contextmanager
+def voting_exclusion_forgotten() -> Iterator[None]:
+    real = Ledger._undo
+
+    async def undo(self: Ledger, change: Any) -> str:
+        return "" if change.kind == "voting" else await real(self, change)
+
+    with patch.object(Ledger, "_undo", undo), without_rules("voting_exclusions_clean"):
+        yield
+
+
+@contextmanager
+def whole_list_is_deleted() -> Iterator[None]:
+    """With our token the tokens of others go."""
+    real = Ledger._undo
+
+    async def undo(self: Ledger, change: Any) -> str:
+        if change.kind == "token":
+            await self._engine.put_setting(change.layer, change.key, None)
+            return ""
+        return await real(self, change)
+
+    with patch.object(Ledger, "_undo", undo):
+        yield
+
+
+@contextmanager
+def failure_leaves_settings() -> Iterator[None]:
+    """Only a success puts settings back."""
+
+    async def settle(_self: Executor, *, timeout_s: float) -> tuple[str, ...]:
+        return ()
+
+    async def restore(_self: Ledger, **_more: object) -> tuple[str, ...]:
+        return ()
+
+    with patch.object(Executor, "_settle", settle), patch.object(Ledger, "restore", restore):
+        yield
+
+
+@contextmanager
+def version_unchecked() -> Iterator[None]:
+    """The engine is not switched, and whoever joins is welcome."""
+
+    async def joined(ctx: StepContext) -> Any:
+        async for _ in ctx.rounds(300):
+            for member in await ctx.engine.nodes():
+                if member.name == ctx.node.name:
+                    return member
+        raise StepFailedError("no such member")
+
+    with step(7, nothing), step(8, nothing), patch.object(rejoin, "_joined", joined):
+        yield
+
+
+@contextmanager
+def interrupted_step_is_done() -> Iterator[None]:
+    """After a crash the sub-step that was under way is taken for done."""
+    real = Executor.__init__
+
+    def init(self: Executor, *args: Any, **more: Any) -> None:
+        real(self, *args, **more)
+        for key, row in self._rows.items():
+            if row.status is StepStatus.RUNNING:
+                self._rows[key] = type(row)(
+                    row.task_id, row.node, row.order, row.name, StepStatus.SUCCESS, row.desc, row.attempts
+                )
+
+    with patch.object(Executor, "__init__", init):
+        yield
+
+
+@contextmanager
+def canary_takes_shards() -> Iterator[None]:
+    real = Ledger.add_token
+
+    async def add_token(self: Ledger, key: str, token: str) -> None:
+        if key != migration.EXCLUDE_NAME:
+            await real(self, key, token)
+
+    with patch.object(Ledger, "add_token", add_token):
+        yield
+
+
+@contextmanager
+def abort_in_the_middle() -> Iterator[None]:
+    """A task may end while its node is down."""
+
+    async def may_end(_self: Executor, _plan: NodePlan, _order: int) -> bool:
+        return True
+
+    with patch.object(Executor, "_may_end_before", may_end):
+        yield
+
+
+@contextmanager
+def old_data_goes_early() -> Iterator[None]:
+    """What was set aside is deleted before the node is back, from a node that was not drained."""
+
+    async def replace_and_discard(ctx: StepContext) -> Outcome:
+        await ctx.driver.switch(ctx.node, ctx.image, key=ctx.task_id, fresh_data=True)
+        await ctx.driver.discard(ctx.node, key=ctx.task_id)
+        return Outcome("Planted: gone.")
+
+    with last_copy_unguarded(), step(7, replace_and_discard), without_rules("cluster_healthy"):
+        yield
+
+
+@contextmanager
+def nobody_waits_for_shards() -> Iterator[None]:
+    """The next node is taken although the shards of the last one have not come to rest."""
+
+    async def settled(ctx: StepContext) -> Any:
+        return (await ctx.engine.health()).status
+
+    with patch.object(rejoin, "_settled", settled), without_rules("cluster_healthy", "last_started_copy"):
+        with patch.object(host, "_none_alone", no_look):
+            yield
+
+
+@contextmanager
+def drain_forgets_to_look_at_the_end() -> Iterator[None]:
+    """A drain that nothing moves in is taken for a finished one."""
+
+    async def judge(_ctx: StepContext, left: list[Any], _shards: object, _drain: object) -> Outcome:
+        return Outcome(f"Planted: {len(left)} left.")
+
+    with patch.object(migration, "_judge", judge), without_rules("last_started_copy"):
+        with patch.object(host, "_none_alone", no_look):
+            yield
+
+
+MUTATIONS: Mapping[str, Switch] = {
+    "last copy unguarded": last_copy_unguarded,
+    "others away unguarded": no_last_look_and_no_rules,
+    "no fence": no_fence,
+    "change before ledger": change_before_ledger,
+    "old snapshot is written back": old_snapshot_is_written_back,
+    "voting exclusion forgotten": voting_exclusion_forgotten,
+    "whole list is deleted": whole_list_is_deleted,
+    "failure leaves settings": failure_leaves_settings,
+    "version unchecked": version_unchecked,
+    "interrupted step is done": interrupted_step_is_done,
+    "canary takes shards": canary_takes_shards,
+    "abort in the middle": abort_in_the_middle,
+    "old data goes early": old_data_goes_early,
+    "nobody waits for shards": nobody_waits_for_shards,
+    "drain forgets to look": drain_forgets_to_look_at_the_end,
+}
