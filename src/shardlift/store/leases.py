@@ -11,19 +11,42 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
-from sqlalchemy import or_, select, update
+from sqlalchemy import Integer, Select, bindparam, or_, select, update
 
 from shardlift.clock import Clock
 from shardlift.errors import FencedError, ShardliftError
 from shardlift.store.database import Database
-from shardlift.store.queue import turns
+from shardlift.store.queue import NOW_S, TURNS, at
 from shardlift.store.tables import cluster, setting_change, task
 
 _log = structlog.get_logger(__name__)
 # The share of the lease after which the holder itself no longer trusts it; the rest covers clocks that run apart.
 _TRUSTED = 0.75
+
+
+def _claimable() -> Select[Any]:
+    unfinished = select(task.c.id).where(task.c.cluster_id == cluster.c.id, task.c.status == "RUNNING").exists()
+    left = (
+        select(setting_change.c.id)
+        .where(setting_change.c.cluster_id == cluster.c.id, setting_change.c.restored.is_(False))
+        .exists()
+    )
+    return (
+        select(cluster.c.id)
+        .join(TURNS, TURNS.c.cluster_id == cluster.c.id, isouter=True)
+        .where(
+            cluster.c.lease_until < NOW_S,
+            or_(TURNS.c.place <= bindparam("project_max", type_=Integer), TURNS.c.begun, ~unfinished & left),
+        )
+        .order_by(TURNS.c.place, cluster.c.id)
+        .limit(1000)
+    )
+
+
+_CLAIMABLE = _claimable()
 
 
 @dataclass(slots=True)
@@ -65,26 +88,9 @@ class Leases:
         Work is a RUNNING task whose turn it is (`turns`), or settings left by tasks that have ended. While a task is
         paused or waits, what it has set stays: it is held until the task ends.
         """
-        now = self._clock.now()
-        turn = turns(now).subquery()
-        unfinished = select(task.c.id).where(task.c.cluster_id == cluster.c.id, task.c.status == "RUNNING").exists()
-        left = (
-            select(setting_change.c.id)
-            .where(setting_change.c.cluster_id == cluster.c.id, setting_change.c.restored.is_(False))
-            .exists()
-        )
-        query = (
-            select(cluster.c.id)
-            .join(turn, turn.c.cluster_id == cluster.c.id, isouter=True)
-            .where(
-                cluster.c.lease_until < now.timestamp(),
-                or_(turn.c.place <= self._project_max, turn.c.begun, ~unfinished & left),
-            )
-            .order_by(turn.c.place, cluster.c.id)
-            .limit(1000)
-        )
+        values = at(self._clock.now()) | {"project_max": self._project_max}
         async with self._database.read() as connection:
-            return tuple((await connection.execute(query)).scalars())
+            return tuple((await connection.execute(_CLAIMABLE, values)).scalars())
 
     async def claim(self, cluster_id: str) -> Lease | None:
         """Takes the lease when it is free or run out; None when somebody else holds it or the cluster is gone."""

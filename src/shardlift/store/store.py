@@ -26,7 +26,7 @@ from shardlift.model import (
 )
 from shardlift.store.codec import cluster_from, node_from, plan_to_json, policy_to_json, step_from, task_from
 from shardlift.store.database import Database
-from shardlift.store.queue import turns
+from shardlift.store.queue import TURNS, at
 from shardlift.store.tables import access_key, cluster, node, project, step, task
 
 _SHUTDOWN = 6
@@ -253,10 +253,9 @@ class Store:
 
         Those that are being worked on count, and are left out.
         """
-        turn = turns(now).subquery()
-        query = select(turn.c.task_id, turn.c.place).where(turn.c.project_id == project_id, ~turn.c.begun)
+        query = select(TURNS.c.task_id, TURNS.c.place).where(TURNS.c.project_id == project_id, ~TURNS.c.begun)
         async with self.database.read() as connection:
-            return {row.task_id: row.place for row in await connection.execute(query)}
+            return {row.task_id: row.place for row in await connection.execute(query, at(now))}
 
     async def request_abort(self, task_id: str, status: TaskStatus, account: str) -> bool:
         """Asks for an end: of a RUNNING task at the next safe point, of a FAILED one at once with `status`.
