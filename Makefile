@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit check serve sim bench-upgrade lock clean
+.PHONY: help setup demo test test-unit check serve sim bench-upgrade bench-check lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-22s %s\n' "$$name" "$$text"; done
@@ -50,6 +50,10 @@ sim: $(STAMP) ## simulated upgrades under faults (SEEDS=2000, or SEED=17 to repe
 bench-upgrade: $(STAMP) ## wall time and bytes beside a plain script of the documented procedure
 	@echo "== bench-upgrade: both strategies, Shardlift and a plain script, same cluster and load"
 	@$(BIN)/python tools/bench_upgrade.py $(ARGS)
+
+bench-check: $(STAMP) ## time and memory of check without REST, for clusters of 10 to 1,000 nodes
+	@echo "== bench-check: rules, plan and dry run, each size in a process of its own"
+	@$(BIN)/python tools/bench_check.py $(ARGS)
 
 lock: $(STAMP) ## recompile requirements/*.txt from pyproject.toml
 	@tools/lock

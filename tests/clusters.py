@@ -131,8 +131,7 @@ class Naive:
             "shards limit": limit is not None and self.of_index[move.index, move.target] >= int(limit),
             "require": settings.get(f"{ROUTING}require.zone", target.zone) != target.zone,
             "exclude": target.name in settings.get(f"{ROUTING}exclude._name", "").split(","),
-            "disk": self.used[target.name] + (group[move.source].size_bytes or 0)
-            > 0.85 * (target.disk_total_bytes or 0),
+            "disk": self.used[target.name] + (group[move.source].size_bytes or 0) > 0.85 * (total or 0),
             "awareness": self._zones_forbid(move, group),
         }
         return ", ".join(why for why, forbids in said.items() if forbids)

@@ -208,25 +208,59 @@ def test_an_index_on_all_nodes_shrinks_and_grows_again():
     assert told.waiting == 0
 
 
-def test_one_exchange_is_tried_before_a_copy_is_called_stuck():
-    """The large copy fits on C alone; the small ones, which go first for their filter, are sent to B instead."""
-    nodes = (
-        member(A, disk_available_bytes=500),
-        member(B, disk_available_bytes=170),
-        member(C, disk_available_bytes=190),
-    )
-    small = index("small", primaries=1, replicas=0, settings={f"{ROUTING}exclude._name": "nobody"})
-    large = index("large", primaries=1, replicas=0)
-    shards = (
-        copy(A, primary=True, index="small", size_bytes=15),
-        copy(A, primary=True, index="large", size_bytes=35),
-    )
+def drained_first(node: str, **given: object) -> tuple[Forecast, dict[str, str]]:
+    """The dry run of that node alone, and where the copies of each index on it go."""
     moves: list[Move] = []
-    asked = subject(nodes=nodes, indices=(small, large), shards=shards)
-    plan = draft_plan(asked)
-    told = forecast(asked, replace(plan, batches=tuple(b for b in plan.batches if b[0].name == A)), moves.append)
+    asked = subject(**given)
+    batches = tuple(batch for batch in draft_plan(asked).batches if batch[0].name == node)
+    told = forecast(asked, replace(draft_plan(asked), batches=batches), moves.append)
+    return told, {move.index: move.target for move in moves}
+
+
+def test_one_exchange_is_tried_before_a_copy_is_called_stuck():
+    """The large copy fits on B alone; the small one, which has gone there first, is sent to C instead."""
+    nodes = (member(A), member(B, disk_available_bytes=190), member(C, disk_available_bytes=170))
+    indices = (
+        index("small", replicas=0, settings={f"{ROUTING}exclude._name": "nobody"}),
+        index("large", replicas=0),
+    )
+    shards = (copy(A, primary=True, index="small", size_bytes=15), copy(A, primary=True, index="large", size_bytes=35))
+    told, targets = drained_first(A, nodes=nodes, indices=indices, shards=shards)
     assert not told.stuck
-    assert {move.index: move.target for move in moves} == {"small": B, "large": C}
+    assert targets == {"small": C, "large": B}
+
+
+def test_a_node_with_too_little_room_for_most_copies_still_takes_a_small_one():
+    nodes = (member(A), member(B, disk_available_bytes=165), member(C, disk_available_bytes=180))
+    indices = tuple(index(name, replicas=0) for name in ("large", "middle", "small"))
+    shards = (
+        copy(C, primary=True, index="large", size_bytes=200),
+        copy(A, primary=True, index="middle", size_bytes=30),
+        copy(A, primary=True, index="small", size_bytes=10),
+    )
+    told, targets = drained_first(A, nodes=nodes, indices=indices, shards=shards)
+    assert not told.stuck
+    assert targets == {"middle": C, "small": B}
+
+
+def test_a_node_that_came_back_has_another_id():
+    """Bound by id to two nodes, the copy can leave the first of them, but not the second for the first again."""
+    names = ["node-a", "node-b", "node-c", "node-d"]
+    nodes, members = many(names, 1)
+    bound = index("bound", replicas=0, settings={f"{ROUTING}include._id": "id-node-c,id-node-d"})
+    other = index("other", replicas=0)
+    shards = (copy("node-b", primary=True, index="bound"), copy("node-c", primary=True, index="other", size_bytes=50))
+    told, severities, text = told_of(
+        cluster=replace(CLUSTER, nodes=nodes), nodes=members, elected="node-a", indices=(bound, other), shards=shards
+    )
+    assert [(node.name, node.copies, node.held) for node in told.nodes] == [
+        ("node-b", 1, 0),
+        ("node-c", 1, 0),
+        ("node-d", 0, 1),
+        ("node-a", 1, 0),
+    ]
+    assert severities == ["block"]
+    assert "include._id" in text
 
 
 def test_a_node_that_is_out_comes_first_and_takes_what_waits():
