@@ -19,7 +19,7 @@ from sqlalchemy import Integer, Select, bindparam, or_, select, update
 from shardlift.clock import Clock
 from shardlift.errors import FencedError, ShardliftError
 from shardlift.store.database import Database
-from shardlift.store.queue import NOW_S, TURNS, at
+from shardlift.store.queue import TURNS, at
 from shardlift.store.tables import cluster, setting_change, task
 
 _log = structlog.get_logger(__name__)
@@ -27,7 +27,10 @@ _log = structlog.get_logger(__name__)
 _TRUSTED = 0.75
 
 
-def _claimable() -> Select[Any]:
+_COLUMNS = (cluster.c.id, cluster.c.lease_owner, cluster.c.lease_until, cluster.c.epoch)
+
+
+def _with_work() -> Select[Any]:
     unfinished = select(task.c.id).where(task.c.cluster_id == cluster.c.id, task.c.status == "RUNNING").exists()
     left = (
         select(setting_change.c.id)
@@ -35,18 +38,24 @@ def _claimable() -> Select[Any]:
         .exists()
     )
     return (
-        select(cluster.c.id)
+        select(*_COLUMNS)
         .join(TURNS, TURNS.c.cluster_id == cluster.c.id, isouter=True)
-        .where(
-            cluster.c.lease_until < NOW_S,
-            or_(TURNS.c.place <= bindparam("project_max", type_=Integer), TURNS.c.begun, ~unfinished & left),
-        )
+        .where(or_(TURNS.c.place <= bindparam("project_max", type_=Integer), TURNS.c.begun, ~unfinished & left))
         .order_by(TURNS.c.place, cluster.c.id)
         .limit(1000)
     )
 
 
-_CLAIMABLE = _claimable()
+_WITH_WORK = _with_work()
+_LEASE_OF = select(*_COLUMNS).where(cluster.c.id == bindparam("cluster_id"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sighting:
+    """A lease as we have seen it unchanged (owner, epoch, end) since then, on our clock's `elapsed_s` scale."""
+
+    mark: tuple[str | None, int, float]
+    since_s: float
 
 
 @dataclass(slots=True)
@@ -81,32 +90,56 @@ class Leases:
         self._owner = owner
         self._lease_s = lease_s
         self._project_max = project_max
+        self._seen: dict[str, _Sighting] = {}
 
     async def claimable(self) -> tuple[str, ...]:
         """Clusters with a free lease and work that may be done now, the oldest task first.
 
-        Work is a RUNNING task whose turn it is (`turns`), or settings left by tasks that have ended. While a task is
+        Work is a RUNNING task whose turn it is (`TURNS`), or settings left by tasks that have ended. While a task is
         paused or waits, what it has set stays: it is held until the task ends.
         """
         values = at(self._clock.now()) | {"project_max": self._project_max}
         async with self._database.read() as connection:
-            return tuple((await connection.execute(_CLAIMABLE, values)).scalars())
+            rows = (await connection.execute(_WITH_WORK, values)).all()
+        self._seen = {row.id: self._sighting(row) for row in rows}
+        return tuple(row.id for row in rows if self._free(row))
 
     async def claim(self, cluster_id: str) -> Lease | None:
         """Takes the lease when it is free or run out; None when somebody else holds it or the cluster is gone."""
         before_s = self._clock.elapsed_s()
-        now = self._clock.now().timestamp()
         async with self._database.write() as connection:
-            done = await connection.execute(
-                update(cluster)
-                .where(cluster.c.id == cluster_id, cluster.c.lease_until < now)
-                .values(lease_owner=self._owner, lease_until=now + self._lease_s, epoch=cluster.c.epoch + 1)
-            )
-            if done.rowcount != 1:
+            row = (await connection.execute(_LEASE_OF, {"cluster_id": cluster_id})).one_or_none()
+            if row is None or not self._free(row):
                 return None
-            epoch = await connection.scalar(select(cluster.c.epoch).where(cluster.c.id == cluster_id))
-        assert epoch is not None, "the row was just updated in this transaction"
-        return Lease(cluster_id, self._owner, epoch, before_s + self._lease_s * _TRUSTED, self._clock)
+            await connection.execute(
+                update(cluster)
+                .where(cluster.c.id == cluster_id)
+                .values(
+                    lease_owner=self._owner,
+                    lease_until=self._clock.now().timestamp() + self._lease_s,
+                    epoch=cluster.c.epoch + 1,
+                )
+            )
+        return Lease(cluster_id, self._owner, row.epoch + 1, before_s + self._lease_s * _TRUSTED, self._clock)
+
+    def _sighting(self, row: Any) -> _Sighting:
+        mark = (row.lease_owner, row.epoch, row.lease_until)
+        before = self._seen.get(row.id)
+        return before if before is not None and before.mark == mark else _Sighting(mark, self._clock.elapsed_s())
+
+    def _free(self, row: Any) -> bool:
+        """Whether the lease was given back, or has not been renewed for its length while we were looking.
+
+        Our own elapsed time decides, not the wall time in the row: clocks of two machines run apart, and any clock may
+        be set. Only who has never looked at the cluster goes by wall time, with a whole length to spare.
+        """
+        if row.lease_until == 0:
+            return True
+        seen = self._seen.get(row.id)
+        if seen is None:
+            return bool(row.lease_until + self._lease_s < self._clock.now().timestamp())
+        same = seen.mark == (row.lease_owner, row.epoch, row.lease_until)
+        return same and self._clock.elapsed_s() - seen.since_s >= self._lease_s
 
     async def renew(self, lease: Lease) -> None:
         """Prolongs the lease. Marks it lost when the row has another epoch or owner."""
