@@ -172,6 +172,7 @@ async def open_lab(
     indices: int = 2,
     shards: int = 2,
     replicas: int = 1,
+    images: tuple[Image, ...] = (OLD, NEW),
     **settings: object,
 ) -> AsyncIterator[Lab]:
     """In a `VirtualLoop` all of it runs in virtual time; elsewhere a hundred times as fast as real time."""
@@ -186,7 +187,7 @@ async def open_lab(
     specs = [IndexSpec(f"index-{at}", shards, replicas, 100 * MIB) for at in range(indices)]
     world = build_world(cluster, clock, indices=specs)
     door = LabDoor()
-    backend = SimBackend(world, (OLD, NEW), door)
+    backend = SimBackend(world, images, door)
     async with _service(made, backend, clock, virtual=virtual) as service:
         await service.store.add_project("p" * 32, "lab", clock.now())
         await service.store.add_cluster(cluster)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from shardlift.model import CopyState
 from shardlift.sim.deciders import may_remain, verdicts
-from shardlift.sim.parts import MIB, Copy, Data, Move, SimNode
+from shardlift.sim.parts import MIB, Copy, Data, Move, SimIndex, SimNode
 
 if TYPE_CHECKING:
     from shardlift.sim.world import World
@@ -247,12 +247,16 @@ def _expand(world: World) -> None:
             continue
         able = [node for node in world.nodes.values() if node.up and node.holds_data and not _filtered(world, node)]
         wanted = max(len(able) - 1, 0)
-        if wanted == index.replicas:
-            continue
-        for shard in range(index.primaries):
-            _resize(world, index.name, shard, wanted + 1, {node.name for node in able})
-        index.replicas = wanted
-        world.index_groups()
+        if wanted != index.replicas:
+            set_replicas(world, index, wanted, frozenset(node.name for node in able))
+
+
+def set_replicas(world: World, index: SimIndex, replicas: int, able: frozenset[str] = frozenset()) -> None:
+    """Adds unassigned replicas, or drops those that are not on one of the `able` nodes first."""
+    for shard in range(index.primaries):
+        _resize(world, index.name, shard, replicas + 1, able)
+    index.replicas = replicas
+    world.index_groups()
 
 
 def _filtered(world: World, node: SimNode) -> bool:
@@ -260,7 +264,7 @@ def _filtered(world: World, node: SimNode) -> bool:
     return node.node_id in words.get("_id", "").split(",") or node.name in words.get("_name", "").split(",")
 
 
-def _resize(world: World, index: str, shard: int, wanted: int, able: set[str]) -> None:
+def _resize(world: World, index: str, shard: int, wanted: int, able: frozenset[str]) -> None:
     copies = world.group((index, shard))
     while len(copies) > wanted:
         spare = [copy for copy in copies if not copy.primary]

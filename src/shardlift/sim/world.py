@@ -210,6 +210,18 @@ class World:
         self.index_groups()
         self.changed()
 
+    def put_index_setting(self, name: str, key: str, value: str | None) -> None:
+        """As `PUT {index}/_settings` would; None deletes."""
+        self.advance()
+        index = self.indices[name]
+        if key == "index.number_of_replicas":
+            movement.set_replicas(self, index, int(value or 1))
+        elif value is None:
+            index.settings.pop(key, None)
+        else:
+            index.settings[key] = value
+        self.changed()
+
     def delete_index(self, name: str) -> None:
         self.advance()
         del self.indices[name]
