@@ -6,7 +6,7 @@ A simulator that finds none of them would prove nothing about the code without t
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -15,10 +15,9 @@ from shardlift.checks import rules
 from shardlift.executor import Executor
 from shardlift.model import NodePlan, StepStatus
 from shardlift.steps import Ledger, Outcome, StepContext, host, migration, rejoin
-from shardlift.steps import sequence as steps_sequence
 from shardlift.steps.context import StepFailedError
 from shardlift.store.journal import Journal
-from shardlift.store.leases import Lease
+from shardlift.store.leases import Lease, Leases
 
 Switch = Callable[[], AbstractContextManager[object]]
 
@@ -50,7 +49,12 @@ async def no_look(_ctx: StepContext) -> None:
 
 @contextmanager
 def no_last_look_and_no_rules() -> Iterator[None]:
-    with without_rules("nodes_present", "unavailable_budget", "cluster_healthy"), patch.object(host, "_last_look", no_look):
+    """Neither the rules nor the last look care whether another node is away."""
+    unseen = without_rules(
+        "nodes_present", "unavailable_budget", "cluster_healthy", "last_started_copy", "one_master_at_a_time",
+        "master_quorum",
+    )  # fmt: skip
+    with unseen, patch.object(host, "_last_look", no_look):
         yield
 
 
@@ -74,13 +78,6 @@ async def half_a_drain(ctx: StepContext) -> Outcome:
 def no_fence() -> Iterator[None]:
     """Neither the clock of the holder nor the epoch in the journal stops a stale process."""
 
-    @contextmanager
-    def nothing_checked() -> Iterator[None]:
-        with patch.object(Lease, "check", lambda _self: None):
-            yield
-
-    from contextlib import asynccontextmanager
-
     @asynccontextmanager
     async def unfenced(self: Journal) -> Any:
         async with self._database.write() as connection:
@@ -89,9 +86,12 @@ def no_fence() -> Iterator[None]:
     async def keep_on(self: object, lease: Lease) -> None:
         lease.trusted_until_s = float("inf")
 
-    with nothing_checked(), patch.object(Journal, "_fenced", unfenced):
-        with patch("shardlift.store.leases.Leases.renew", keep_on):
-            yield
+    with (
+        patch.object(Lease, "check", lambda _self: None),
+        patch.object(Journal, "_fenced", unfenced),
+        patch.object(Leases, "renew", keep_on),
+    ):
+        yield
 
 
 @contextmanager
@@ -127,9 +127,12 @@ def old_snapshot_is_written_back() -> Iterator[None]:
         await self._put(change.layer, change.key, change.ours)
         return ""
 
-    with patch.object(Ledger, "_undo", undo), patch.object(Ledger, "reassert", reassert):
-        with patch.object(Ledger, "_take_back", take_back):
-            yield
+    with (
+        patch.object(Ledger, "_undo", undo),
+        patch.object(Ledger, "reassert", reassert),
+        patch.object(Ledger, "_take_back", take_back),
+    ):
+        yield
 
 
 @contextmanager
@@ -159,16 +162,14 @@ def whole_list_is_deleted() -> Iterator[None]:
 
 
 @contextmanager
-def failure_leaves_settings() -> Iterator[None]:
-    """Only a success puts settings back."""
+def restored_on_paper() -> Iterator[None]:
+    """The ledger says that a value was put back, and nobody did it."""
+    real = Ledger._undo
 
-    async def settle(_self: Executor, *, timeout_s: float) -> tuple[str, ...]:
-        return ()
+    async def undo(self: Ledger, change: Any) -> str:
+        return "" if change.kind == "value" else await real(self, change)
 
-    async def restore(_self: Ledger, **_more: object) -> tuple[str, ...]:
-        return ()
-
-    with patch.object(Executor, "_settle", settle), patch.object(Ledger, "restore", restore):
+    with patch.object(Ledger, "_undo", undo):
         yield
 
 
@@ -247,9 +248,9 @@ def nobody_waits_for_shards() -> Iterator[None]:
     async def settled(ctx: StepContext) -> Any:
         return (await ctx.engine.health()).status
 
-    with patch.object(rejoin, "_settled", settled), without_rules("cluster_healthy", "last_started_copy"):
-        with patch.object(host, "_none_alone", no_look):
-            yield
+    unseen = without_rules("cluster_healthy", "last_started_copy")
+    with unseen, patch.object(rejoin, "_settled", settled), patch.object(host, "_none_alone", no_look):
+        yield
 
 
 @contextmanager
@@ -259,9 +260,9 @@ def drain_forgets_to_look_at_the_end() -> Iterator[None]:
     async def judge(_ctx: StepContext, left: list[Any], _shards: object, _drain: object) -> Outcome:
         return Outcome(f"Planted: {len(left)} left.")
 
-    with patch.object(migration, "_judge", judge), without_rules("last_started_copy"):
-        with patch.object(host, "_none_alone", no_look):
-            yield
+    unseen = without_rules("last_started_copy")
+    with unseen, patch.object(migration, "_judge", judge), patch.object(host, "_none_alone", no_look):
+        yield
 
 
 MUTATIONS: Mapping[str, Switch] = {
@@ -272,7 +273,7 @@ MUTATIONS: Mapping[str, Switch] = {
     "old snapshot is written back": old_snapshot_is_written_back,
     "voting exclusion forgotten": voting_exclusion_forgotten,
     "whole list is deleted": whole_list_is_deleted,
-    "failure leaves settings": failure_leaves_settings,
+    "restored on paper": restored_on_paper,
     "version unchecked": version_unchecked,
     "interrupted step is done": interrupted_step_is_done,
     "canary takes shards": canary_takes_shards,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -88,7 +87,7 @@ async def test_without_the_hold_replicas_wait_a_minute_for_the_node() -> None:
 
 @pytest.mark.parametrize(("rebalance", "stuck"), [("all", True), ("none", False)])
 async def test_version_deadlock(rebalance: str, stuck: bool) -> None:
-    """The naive drain: a first new node that was rebalanced full of primaries keeps replicas from leaving the second."""
+    """The naive drain: a new node that was rebalanced full of primaries keeps replicas from leaving the next."""
     world = world_of(*(IndexSpec(f"i{at}", primaries=2, copy_bytes=MIB) for at in range(10)))
     world.put_cluster_setting("transient", REBALANCE, rebalance)
     first, second, _ = names(world)
@@ -106,47 +105,55 @@ async def test_version_deadlock(rebalance: str, stuck: bool) -> None:
     assert all(not copy.primary for copy in left)
 
 
-CASES: dict[str, tuple[Callable[[World], None], str]] = {
-    "filter": (lambda w: w.indices["books"].settings.update({"index.routing.allocation.require._name": "x"}), "filter"),
-    "limit": (
-        lambda w: w.indices["books"].settings.update({"index.routing.allocation.total_shards_per_node": "1"}),
-        "shards_limit",
-    ),
-    "disk": (lambda w: [w.fill_disk(name) for name in names(w)[1:]] and None, "disk_threshold"),
-    "enable": (lambda w: w.put_cluster_setting("transient", "cluster.routing.allocation.enable", "none"), "enable"),
-    "awareness": (
-        lambda w: (
-            w.put_cluster_setting("transient", "cluster.routing.allocation.awareness.attributes", "zone"),
-            w.put_cluster_setting("transient", "cluster.routing.allocation.awareness.force.zone.values", "a,b,c,d"),
-        )
-        and None,
-        "awareness",
-    ),
+def pin(world: World) -> None:
+    world.indices["books"].settings["index.routing.allocation.require._name"] = names(world)[0]
+
+
+def limit(world: World) -> None:
+    world.indices["books"].settings["index.routing.allocation.total_shards_per_node"] = "1"
+
+
+def fill(world: World) -> None:
+    for name in names(world)[1:]:
+        world.fill_disk(name)
+
+
+def forbid(world: World) -> None:
+    world.put_cluster_setting("transient", "cluster.routing.allocation.enable", "none")
+
+
+def force_zones(world: World) -> None:
+    """Four copies over four zones of which only one has nodes: one copy a zone."""
+    world.indices["books"].replicas = 3
+    world.copies += [replace(copy, primary=False, node=names(world)[1]) for copy in world.copies[:1]]
+    world.index_groups()
+    world.put_cluster_setting("transient", "cluster.routing.allocation.awareness.attributes", "zone")
+    world.put_cluster_setting("transient", "cluster.routing.allocation.awareness.force.zone.values", "a,b,c,d")
+
+
+CASES = {
+    "filter": pin,
+    "shards_limit": limit,
+    "disk_threshold": fill,
+    "enable": forbid,
+    "awareness": force_zones,
 }
 
 
 @pytest.mark.parametrize("case", sorted(CASES))
 async def test_deciders_keep_a_copy_from_leaving_and_are_named(case: str) -> None:
-    zones = ("a", "a", "a") if case == "awareness" else ("a",)
-    world = world_of(IndexSpec("books", primaries=3, replicas=0, copy_bytes=100 * MIB), zones=zones[:1])
-    if case == "awareness":
-        world.indices["books"].replicas = 3
-        world.copies += [replace(copy, primary=False, node=names(world)[1]) for copy in list(world.copies)[:1]]
-        world.index_groups()
+    world = world_of(IndexSpec("books", primaries=3, replicas=0, copy_bytes=100 * MIB))
     first = names(world)[0]
-    CASES[case][0](world)
+    CASES[case](world)
     world.put_cluster_setting("transient", EXCLUDE, first)
-    if case == "filter":
-        world.indices["books"].settings["index.routing.allocation.require._name"] = first
     await world.clock.sleep(60)
     world.advance()
-    left = world.copies_on(first)
-    assert left
+    assert world.copies_on(first)
     engine = SimEngine(world)
     seen = next(copy for copy in await engine.shards() if copy.node == first)
     why = await engine.explain(seen)
     assert why.can_move == "no"
-    assert CASES[case][1] in {decision.decider for decision in why.decisions if decision.verdict == "NO"}
+    assert case in {decision.decider for decision in why.decisions if decision.verdict == "NO"}
     verdicts = await engine.try_moves((Move("books", seen.shard, first, names(world)[2]),))
     assert not verdicts[0].allowed
 

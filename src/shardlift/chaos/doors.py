@@ -28,7 +28,9 @@ class TrialDoor:
 
     async def before(self, call: str, where: str, *, effect: bool) -> None:
         """An effect is begun without a pause: between the look at the lease and the effect nothing may come."""
-        self._process.point(f"before {call} {where}")
+        self._alive()
+        if effect:
+            self._process.point(f"before {call} {where}")
         if call.startswith(_HOST):
             if effect and self._dice.random() < self._rest.host_failure:
                 self._watch.note(f"host: {call} {where} fails")
@@ -42,7 +44,8 @@ class TrialDoor:
         lost, self._answer_lost = self._answer_lost, False
         if effect:
             self._watch.done(call, where)
-        self._process.point(f"after {call} {where}")
+            self._process.point(f"after {call} {where}")
+        self._alive()
         if lost:
             self._watch.note(f"rest: the answer to {call} {where} is lost")
             await self._process.clock.sleep(_TIMEOUT_S)

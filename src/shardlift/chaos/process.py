@@ -27,8 +27,8 @@ class KilledError(BaseException):
 class Process:
     """One `serve`: service and runner on the shared database file.
 
-    `points` counts the moments at which a crash makes a difference: each commit, and both sides of each call to
-    cluster or host. At the point numbered `kill_at` the process dies.
+    `points` counts the moments at which a crash makes a difference: after each commit, and on both sides of each change
+    of cluster or host. At the point numbered `kill_at` the process dies.
     """
 
     def __init__(

@@ -156,7 +156,7 @@ def draw(seed: int) -> Scenario:
 
 def _kill_point(dice: random.Random) -> int:
     """Early ones more often than late ones: a process that lives long has met everything once."""
-    return int(dice.triangular(1, 500, 60))
+    return int(dice.triangular(1, 350, 20))
 
 
 def _nodes(dice: random.Random) -> tuple[NodeDraw, ...]:
