@@ -162,8 +162,8 @@ class Stand:
             (
                 str(one["rule"]),
                 str(one["severity"]),
-                re.sub(r"^[^\[]+", lambda name: self.parts.get(name[0], name[0]), str(one["subject"])),
-                frozenset(re.findall(r"(?:primary: |replica: |; )([a-z_]+): ", str(one["evidence"]))),
+                re.sub(r"[^ \[\]]+", lambda word: self.parts.get(word[0], word[0]), str(one["subject"])),
+                frozenset(re.findall(r"(?:^|; )[^:;]+: ([a-z_]+): ", str(one["evidence"]))),
             )
             for one in found
         )
@@ -316,7 +316,7 @@ DRAIN = Drained(
             "moved": (SECOND,),
             "pinned": (FIRST,),
         },
-        findings=(("drain_can_end", "block", "pinned[0]", frozenset({"filter"})),),
+        findings=(("drain_can_end", "block", f"pinned[0] on {FIRST}", frozenset({"filter"})),),
     ),
     down=Rest(
         status=TaskStatus.FAILED,

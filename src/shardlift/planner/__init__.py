@@ -1,7 +1,7 @@
 """From what was observed and asked to a plan and its dry run, or to a refusal. Pure."""
 
 from shardlift.planner.dryrun import forecast, plan_and_forecast
-from shardlift.planner.obstacles import not_asked_finding, refused_findings
+from shardlift.planner.obstacles import not_asked_finding, refused_findings, stalled_findings
 from shardlift.planner.planner import draft_plan, order_nodes, plan_upgrade
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "plan_and_forecast",
     "plan_upgrade",
     "refused_findings",
+    "stalled_findings",
 ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from shardlift.allocation import Copy, Place, State, objections
 from shardlift.checks import Subject
 from shardlift.checks.subject import blocks, warns
-from shardlift.model import Decision, Finding, Forecast, MoveVerdict, Stuck
+from shardlift.model import Decision, Explanation, Finding, Forecast, MoveVerdict, Stuck
 from shardlift.planner.remedies import remedy
 
 RULE = "drain_can_end"
@@ -178,6 +178,33 @@ def refused_findings(subject: Subject, verdicts: Iterable[MoveVerdict]) -> tuple
                 f"{index}[{', '.join(str(one.move.shard) for one in found[:_SHARDS_MAX])}] on {move.source}",
                 reason=f"the engine itself would not make {len(found)} of the planned moves",
                 evidence=f"to {move.target}: {'; '.join(said) or 'no reason given'}",
+                remedy=remedy(subject, index, decider),
+            )
+        )
+    return tuple(findings)
+
+
+def stalled_findings(subject: Subject, source: str, explained: Iterable[Explanation]) -> tuple[Finding, ...]:
+    """Copies that the engine lets leave `source` for no other node, one finding for each index and decider."""
+    stalled: dict[tuple[str, str], list[Explanation]] = defaultdict(list)
+    for one in explained:
+        said = {d.decider for d in one.decisions if d.verdict == "NO" and d.node != source}
+        stalled[one.index, next((decider for decider in _EASIEST if decider in said), min(said, default=""))].append(
+            one
+        )
+    findings = []
+    for (index, decider), found in list(stalled.items())[:_FINDINGS_MAX]:
+        said = {
+            f"{d.node}: {d.decider}: {d.explanation}"
+            for d in found[0].decisions
+            if d.verdict == "NO" and d.node not in (source, None)
+        }
+        findings.append(
+            blocks(
+                RULE,
+                f"{index}[{', '.join(str(one.shard) for one in found[:_SHARDS_MAX])}] on {source}",
+                reason=f"the engine lets {len(found)} shard copies go to no other node",
+                evidence="; ".join(sorted(said)[:_SHARDS_MAX]) or "no reason given",
                 remedy=remedy(subject, index, decider),
             )
         )

@@ -11,7 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from shardlift.model import SUB_STEPS, CopyState, Explanation, Finding, NodeSeen, Severity, ShardCopy
+from shardlift.checks import Subject
+from shardlift.model import SUB_STEPS, CopyState, Explanation, NodeSeen, ShardCopy
+from shardlift.planner import stalled_findings
 from shardlift.steps.context import AbortedError, Outcome, StepContext, StepFailedError
 
 EXCLUDE_ID = "cluster.routing.allocation.exclude._id"
@@ -133,11 +135,15 @@ async def _judge(
         return None
     if ctx.clock.elapsed_s() - drain.stuck_since_s < ctx.settings.drain_stalled_s:
         return None
+    subject = Subject(
+        seen=await ctx.engine.observe(), cluster=ctx.cluster, image=ctx.image, strategy=ctx.strategy, node=ctx.node
+    )
+    findings = stalled_findings(subject, ctx.node.name, explained)
     raise StepFailedError(
         f"{len(held)} shard copies cannot leave the node and have no started copy elsewhere",
         evidence={"shards_left": _names(held)},
-        findings=tuple(_finding(reason) for reason in explained[:_NAMED_MAX]),
-        remedy="mend what the deciders name, then retry; the data stays where it is meanwhile",
+        findings=findings,
+        remedy=f"{findings[0].remedy}; then retry: the data stays where it is meanwhile",
     )
 
 
@@ -153,17 +159,6 @@ def _permanent(reason: Explanation) -> bool:
 def _told(reason: Explanation) -> str:
     said = sorted({f"{d.decider}: {d.explanation}" for d in reason.decisions if d.verdict != "YES"})
     return f"{reason.index}[{reason.shard}] {'primary' if reason.primary else 'replica'}: {'; '.join(said) or 'no'}"
-
-
-def _finding(reason: Explanation) -> Finding:
-    return Finding(
-        rule="drain_can_end",
-        severity=Severity.BLOCK,
-        subject=f"{reason.index}[{reason.shard}]",
-        reason="the engine lets this copy go to no other node",
-        evidence=_told(reason),
-        remedy="change what the decider names (index filters, total_shards_per_node, replicas, zones), then retry",
-    )
 
 
 async def _report(ctx: StepContext, left: list[ShardCopy], drain: _Drain) -> None:
