@@ -158,11 +158,14 @@ class Stand:
     def _findings(self, row: StepRow) -> tuple[Found, ...]:
         found = row.evidence.get("findings", [])
         assert isinstance(found, list)
+        parts = {name: part for part, name in self.names.items()}
         return tuple(
             (
                 str(one["rule"]),
                 str(one["severity"]),
-                re.sub(r"[^ \[\]]+", lambda word: self.parts.get(word[0], word[0]), str(one["subject"])),
+                re.sub(
+                    r"[^ \[\]]+", lambda word: self.parts.get(word[0], parts.get(word[0], word[0])), str(one["subject"])
+                ),
                 frozenset(re.findall(r"(?:^|; )[^:;]+: ([a-z_]+): ", str(one["evidence"]))),
             )
             for one in found
