@@ -113,7 +113,13 @@ class Server:
             return False
         return bool(told["pid"] == self._process.pid)
 
+    async def died(self) -> None:
+        """Returns once the blow that it was to deal to itself has come."""
+        assert self._process is not None
+        await self._process.wait()
+
     async def stop(self) -> None:
+        """`kill -9`, wherever it is."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
