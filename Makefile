@@ -22,12 +22,14 @@ demo: $(STAMP) ## upgrade a real three-node cluster under load, and prove that n
 	@$(BIN)/shardlift demo $(ARGS)
 
 test: $(STAMP) ## all tests, those with real engine nodes too
-	@echo "== test: all tests; the first run fetches the engine archives"
-	@$(BIN)/python -m pytest $(ARGS)
-
-test-unit: $(STAMP) ## the tests that need no engine
-	@echo "== test-unit: everything but the tests marked 'engine'"
+	@echo "== test: first those without engines, on all cores"
 	@$(BIN)/python -m pytest -m "not engine" -n auto $(ARGS)
+	@echo "== test: those with real engine nodes, one after the other; the first run fetches the engine archives"
+	@$(BIN)/python -m pytest -m engine $(ARGS)
+
+test-unit: $(STAMP) ## the tests that need no engine, without the many trials of the simulator
+	@echo "== test-unit: everything but the tests marked 'engine' and 'sim'"
+	@$(BIN)/python -m pytest -m "not engine and not sim" -n auto $(ARGS)
 
 check: $(STAMP) ## format, lint, types, layers, what may be committed
 	@echo "== check: format"

@@ -253,18 +253,6 @@ def nobody_waits_for_shards() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def drain_forgets_to_look_at_the_end() -> Iterator[None]:
-    """A drain that nothing moves in is taken for a finished one."""
-
-    async def judge(_ctx: StepContext, left: list[Any], _shards: object, _drain: object) -> Outcome:
-        return Outcome(f"Planted: {len(left)} left.")
-
-    unseen = without_rules("last_started_copy")
-    with unseen, patch.object(migration, "_judge", judge), patch.object(host, "_none_alone", no_look):
-        yield
-
-
 MUTATIONS: Mapping[str, Switch] = {
     "last copy unguarded": last_copy_unguarded,
     "others away unguarded": no_last_look_and_no_rules,
@@ -280,5 +268,4 @@ MUTATIONS: Mapping[str, Switch] = {
     "abort in the middle": abort_in_the_middle,
     "old data goes early": old_data_goes_early,
     "nobody waits for shards": nobody_waits_for_shards,
-    "drain forgets to look": drain_forgets_to_look_at_the_end,
 }

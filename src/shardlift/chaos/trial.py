@@ -67,7 +67,7 @@ class Trial:
         self.clock = VirtualClock()
         self.cluster = model_cluster(scenario, self.clock.now)
         self.world: World = simulated(scenario, self.cluster, self.clock)
-        self.watch = Watch(self.world, self.clock, self.path)
+        self.watch = Watch(self.world, self.clock, self.path, str(TARGET.version))
         self.watch.expected = {(layer, key): value for layer, key, value in scenario.settings}
         self.world.on_event = self.watch.after_event
         self.settings = Settings(home=home, lease_s=8, lease_renew_s=2, drain_timeout_s=3600, rejoin_timeout_s=300)
@@ -264,6 +264,8 @@ class Trial:
 
 def run_trial(scenario: Scenario, home: Path, template: Path) -> Verdict:
     """One scenario from beginning to end, in virtual time. `template`: an empty database with the schema in it."""
+
+    random.seed(scenario.seed)  # the runner's jitter comes from there
 
     async def inside() -> Verdict:
         return await Trial(scenario, home, template).run()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shardlift.chaos.process import Process
 from shardlift.chaos.time import EPOCH, VirtualClock
-from shardlift.model import Task, TaskStatus
+from shardlift.model import StepStatus, Task, TaskStatus
 from shardlift.sim import World
 
 # A fault so fresh that neither the cluster nor anybody who asks it can know of it yet.
@@ -32,6 +32,7 @@ class Watch:
     world: World
     clock: VirtualClock
     database: Path
+    target: str
     lines: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     fault_at_s: float = -1e9
@@ -125,6 +126,14 @@ class Watch:
             self._success(task)
         elif not task.fail_message:
             self.violated(f"the task is {task.status} and does not say why")
+        if task.aborting and not any(row.status is StepStatus.FAILED for row in task.steps):
+            self._none_left_down()
+
+    def _none_left_down(self) -> None:
+        """An end that was asked for leaves no node down, unless a fault has taken it or it is what failed."""
+        down = {node.name for node in self.world.nodes.values() if node.pid is None} - self.struck
+        if down:
+            self.violated(f"the task was ended on request and leaves {', '.join(sorted(down))} down")
 
     def _settings_as_expected(self) -> None:
         world = self.world
@@ -138,7 +147,7 @@ class Watch:
 
     def _success(self, task: Task) -> None:
         versions = Counter(str(node.version) for node in self.world.nodes.values())
-        if len(versions) != 1:
+        if set(versions) != {self.target}:
             self.violated(f"the task is a success, but the nodes run {dict(versions)}")
         down = sorted(node.name for node in self.world.nodes.values() if not node.up)
         if set(down) - self.struck:
