@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -20,7 +21,10 @@ _AT_ONCE = 4
 def silence() -> None:
     """The transcript tells what the logs would."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    # A process that is killed leaves its connections to the garbage collector, which both would complain about.
+    for name in ("asyncio", "sqlalchemy.pool"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    warnings.filterwarnings("ignore", message="The garbage collector is trying to clean up non-checked-in connection")
 
 
 def trials(seeds: Iterable[int], home: Path, jobs: int) -> Iterator[Verdict]:
