@@ -17,7 +17,7 @@ from tests import scenarios
 from tests.engine.bad import index_settings, new_index
 from tests.engine.cluster import real_cluster
 from tests.engine.desk import Desk, desk_of, say
-from tests.scenarios import Stand
+from tests.stand import Stand
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 

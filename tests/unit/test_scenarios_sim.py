@@ -9,7 +9,7 @@ from pathlib import Path
 from shardlift.executor import Event
 from shardlift.sim import IndexSpec
 from tests import scenarios
-from tests.scenarios import Stand
+from tests.stand import Stand
 from tests.worlds import OLD, Lab, image, open_lab
 
 VIRTUAL_TIME = True
