@@ -21,7 +21,7 @@ from shardlift.store import Journal, Lease, Leases, Store
 _log = structlog.get_logger(__name__)
 # The safety net under the wake-ups, and how long a cluster that could not be driven is left alone.
 _LOOK_S = 2.0
-_REST_S = 0.2
+_REST_S = 0.5
 _BACK_OFF_FIRST_S = 1.0
 _BACK_OFF_LAST_S = 60.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import warnings
@@ -16,6 +17,7 @@ from shardlift.chaos.scenario import draw
 from shardlift.chaos.trial import Verdict, make_template, run_trial
 
 _AT_ONCE = 4
+_GARBAGE = 50_000
 
 
 def silence() -> None:
@@ -31,8 +33,14 @@ def trials(seeds: Iterable[int], home: Path, jobs: int) -> Iterator[Verdict]:
     """The verdicts in the order of the seeds. Raises BrokenProcessPool when a worker dies."""
     template = make_template(home)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=silence) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_prepare) as pool:
         yield from pool.map(partial(_trial, home, template), seeds, chunksize=_AT_ONCE)
+
+
+def _prepare() -> None:
+    silence()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE)  # a trial makes much garbage and is short: looking for cycles took a tenth of its time
 
 
 def _trial(home: Path, template: Path, seed: int) -> Verdict:

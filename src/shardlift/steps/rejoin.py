@@ -48,10 +48,6 @@ async def _approved(ctx: StepContext, member: NodeSeen) -> None:
     Without a bound: the node is back and was emptied before it left, so nothing is missed, however long it takes. What
     others change of the exclusion meanwhile is set again.
     """
-    waiting_for = (
-        f"approval: `shardlift task approve {ctx.task_id}`; the canary is back as {member.engine} {member.version} and "
-        "takes no shards until then"
-    )
     told = False
     async for _ in ctx.rounds(math.inf):
         control = await ctx.control()
@@ -63,8 +59,25 @@ async def _approved(ctx: StepContext, member: NodeSeen) -> None:
             with suppress(EngineError):  # asked again in the next round
                 await ctx.ledger.add_token(EXCLUDE_NAME, ctx.node.name)
         if not told:
-            await ctx.report({"waiting_for": waiting_for})
+            await ctx.report(
+                {
+                    "waiting_for": f"approval: `shardlift task approve {ctx.task_id}`; the canary is back as "
+                    f"{member.engine} {member.version}, {await _holdings(ctx)}"
+                }
+            )
             told = True
+
+
+async def _holdings(ctx: StepContext) -> str:
+    """What the canary has of the cluster's data. One that a person started while its task had failed may have taken
+    copies, which no older node may have back."""
+    try:
+        held = sum(copy.node == ctx.node.name for copy in await ctx.engine.shards())
+    except EngineError:
+        held = 0
+    if not held:
+        return "and takes no shards until then"
+    return f"and takes no more shards until then; it holds {held}, taken when it was started while its task had failed"
 
 
 async def _joined(ctx: StepContext) -> NodeSeen:
