@@ -11,6 +11,7 @@ from shardlift.allocation.state import Copy, Place, State
 # How many nodes, and on each how many copies that have just come to it, are tried to make room for one without a place.
 _REPAIR_NODES_MAX = 32
 _REPAIR_COPIES_MAX = 16
+_PASSES_MAX = 8
 # Copies without a node that are tried each time a node comes back.
 _UNPLACED_MAX = 500
 
@@ -18,11 +19,12 @@ _UNPLACED_MAX = 500
 @dataclass(slots=True)
 class Drained:
     """`moved`: copies with the node each goes to. `stuck`: those that can go nowhere. `dropped`: given up by the
-    engine, as the index expands over fewer nodes now."""
+    engine, as the index expands over fewer nodes now. `eased`: nodes that a copy was sent on from."""
 
     moved: dict[Copy, Place] = field(default_factory=dict)
     stuck: list[Copy] = field(default_factory=list)
     dropped: list[Copy] = field(default_factory=list)
+    eased: dict[Place, None] = field(default_factory=dict)
 
 
 def drain(state: State, chooser: Chooser, place: Place) -> Drained:
@@ -45,8 +47,26 @@ def drain(state: State, chooser: Chooser, place: Place) -> Drained:
             drained.moved[copy] = target
     # A copy with a started twin may stay behind in the end, so one without goes first.
     drained.stuck.sort(key=lambda copy: copy.elsewhere)
-    drained.stuck = [copy for copy in drained.stuck if not _exchanged(state, chooser, drained, copy)]
+    for _ in range(_PASSES_MAX):
+        # What one exchange moves may leave room for a copy that found none before.
+        left = [copy for copy in drained.stuck if not _placed(state, chooser, drained, copy)]
+        if len(left) == len(drained.stuck):
+            break
+        drained.stuck = left
     return drained
+
+
+def _placed(state: State, chooser: Chooser, drained: Drained, copy: Copy) -> bool:
+    """Whether there is a place for the copy now, by an exchange if need be."""
+    target = chooser.choose(copy)
+    if target is None:
+        # The chooser takes it that nodes only fill up; an exchange may have left room behind.
+        target = next((place for place in drained.eased if chooser.legal(copy, place)), None)
+    if target is None:
+        return _exchanged(state, chooser, drained, copy)
+    state.put(copy, target)
+    drained.moved[copy] = target
+    return True
 
 
 def _urgency(copy: Copy) -> tuple[bool, bool, int, str, int]:
@@ -89,6 +109,7 @@ def _exchanged(state: State, chooser: Chooser, drained: Drained, copy: Copy) -> 
                 if instead is not None:
                     state.put(other, instead)
                     drained.moved[copy], drained.moved[other] = target, instead
+                    drained.eased[target] = None
                     return True
                 state.put(copy, source)
             state.put(other, target)
