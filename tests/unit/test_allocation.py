@@ -8,8 +8,8 @@ import pytest
 
 from shardlift.allocation import State, build_state, objections
 from shardlift.allocation.filters import filters_of
-from shardlift.allocation.limits import most_used_bytes, size_bytes, whole
-from shardlift.model import ClusterSettings, EngineKind, IndexSeen, NodeSeen, ShardCopy, Version
+from shardlift.allocation.limits import most_used_bytes, whole
+from shardlift.model import ClusterSettings, EngineKind, IndexSeen, NodeSeen, ShardCopy, Version, size_bytes
 from tests.observations import CLUSTER, NAMES, copy, index, member, seen
 
 A, B, C = NAMES

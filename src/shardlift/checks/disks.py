@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shardlift.checks.subject import Subject, blocks, warns
-from shardlift.model import ClusterSettings, Finding, NodeSeen, Strategy
+from shardlift.model import (
+    WATERMARK_LOW,
+    Finding,
+    NodeSeen,
+    Strategy,
+    free_at_low,
+    thresholds_enabled,
+    watermark_low,
+)
 
 # CSS asks for 20 % of the disk to stay free while one node's data sits on the others; also below the engines' own low
 # watermark of 85 %.
 _DISK_USED_MAX = 0.80
-_DISK = "cluster.routing.allocation.disk."
-_LOW = _DISK + "watermark.low"
-_LOW_DEFAULT = "85%"
 _FORCE = "cluster.routing.allocation.awareness.force.zone.values"
-_UNITS = {"b": 0, "k": 1, "kb": 1, "m": 2, "mb": 2, "g": 3, "gb": 3, "t": 4, "tb": 4, "p": 5, "pb": 5}
 
 
 @dataclass(slots=True)
@@ -100,55 +103,22 @@ def disk_watermarks(subject: Subject) -> Iterator[Finding]:
     is to stop is whether copies could return to that node itself.
     """
     settings = subject.seen.settings
-    if (settings.effective(_DISK + "threshold_enabled") or "true").lower() == "false":
+    if not thresholds_enabled(settings):
         return
     for node in subject.seen.nodes:
         if not node.holds_data:
             continue
         free, total = node.disk_available_bytes, node.disk_total_bytes
-        needed = None if total is None else _free_at_low(settings, total)
+        needed = None if total is None else free_at_low(settings, total)
         if free is not None and needed is not None and free > needed:
             continue
         returns = subject.node is None or (subject.node.name == node.name and subject.strategy is Strategy.IN_PLACE)
         told = blocks if returns else warns
-        low = settings.effective(_LOW) or _LOW_DEFAULT
         yield told(
             "disk_watermarks",
             node.name,
             reason="its disk is above the low watermark, or that is not known: no replica may come to it",
-            evidence=f"{free} bytes free of {total}, {_LOW} is {low}",
+            evidence=f"{free} bytes free of {total}, {WATERMARK_LOW} is {watermark_low(settings)}",
             remedy="DELETE indices that are not needed or add a data node, until GET _cat/allocation shows it below; "
-            f"if the disk is large enough, raise {_LOW} and the watermarks above it (PUT _cluster/settings)",
+            f"if the disk is large enough, raise {WATERMARK_LOW} and the watermarks above it (PUT _cluster/settings)",
         )
-
-
-def _free_at_low(settings: ClusterSettings, total: int) -> float | None:
-    """Bytes that are free at the low watermark; None when its value cannot be read."""
-    value = (settings.effective(_LOW) or _LOW_DEFAULT).strip().lower()
-    share = re.fullmatch(r"(\d+(?:\.\d+)?)%", value)
-    if share is not None:
-        used = float(share[1]) / 100
-    elif re.fullmatch(r"[01](\.\d+)?", value):
-        used = float(value)
-    else:
-        return _bytes(value)  # an absolute value is what must stay free
-    headroom = _headroom(settings)
-    free = total * (1 - used)
-    return free if headroom is None else min(free, headroom)
-
-
-def _headroom(settings: ClusterSettings) -> float | None:
-    """Bytes that are enough to be free on a large disk, Elasticsearch 8.5 or later: as set, or, while the watermark is
-    not set itself, by default."""
-    key = _LOW + ".max_headroom"
-    own = settings.transient.get(key, settings.persistent.get(key))
-    if own is None and not ({_LOW} & (settings.transient.keys() | settings.persistent.keys())):
-        own = settings.defaults.get(key)
-    return _bytes((own or "").strip().lower())
-
-
-def _bytes(value: str) -> float | None:
-    size = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]+)", value)
-    if size is None or size[2] not in _UNITS:
-        return None
-    return float(size[1]) * 1024.0 ** _UNITS[size[2]]

@@ -1,6 +1,7 @@
 """Frozen data that flows through everything. Nothing here does I/O or knows a layer above."""
 
 from shardlift.model.cluster import Cluster, ClusterStatus, InstanceType, Node, Strategy
+from shardlift.model.disk import WATERMARK_LOW, free_at_low, size_bytes, thresholds_enabled, watermark_low
 from shardlift.model.finding import Finding, Severity
 from shardlift.model.forecast import DiskPeak, Forecast, Inflow, NodeForecast, Stuck
 from shardlift.model.image import EngineKind, Image, Version
@@ -28,6 +29,7 @@ from shardlift.model.task import StepRow, StepStatus, Task, TaskKind, TaskStatus
 
 __all__ = [
     "SUB_STEPS",
+    "WATERMARK_LOW",
     "BackupSeen",
     "Cluster",
     "ClusterSettings",
@@ -71,8 +73,12 @@ __all__ = [
     "Version",
     "VotingSeen",
     "Window",
+    "free_at_low",
     "next_opening",
     "open_at",
     "partial_account",
     "paused_text",
+    "size_bytes",
+    "thresholds_enabled",
+    "watermark_low",
 ]
