@@ -15,19 +15,17 @@ from shardlift.executor import Event
 from shardlift.model import (
     Cluster,
     ClusterStatus,
-    EngineKind,
     Image,
     InstanceType,
     Node,
     Strategy,
     Task,
-    Version,
 )
 from shardlift.runner import Runner
 from shardlift.service import Service, open_service
 from shardlift.service.requests import UpgradeRequest
 from shardlift.settings import Settings
-from shardlift.sim import MIB, FastClock, IndexSpec, SimBackend, World, build_world
+from shardlift.sim import MIB, FastClock, IndexSpec, SimBackend, World, build_world, sim_image
 from shardlift.store import Database
 from shardlift.store.database import connect, migrate
 from shardlift.store.inline import InlineConnection
@@ -37,23 +35,7 @@ class Crash(BaseException):
     """Ends a run as kill -9 would: nothing on the way catches it."""
 
 
-def image(version: str, engine: EngineKind = EngineKind.OPENSEARCH) -> Image:
-    return Image(
-        id=f"image-{engine}-{version}",
-        display_name=f"{version}_1.0.0_1124",
-        description="for tests",
-        engine=engine,
-        version=Version.parse(version),
-        sha256="0" * 64,
-        size_bytes=1,
-        java_min=11,
-        java_max=25,
-        priority=1,
-        path="/nowhere",
-    )
-
-
-OLD, NEW = image("2.19.4"), image("3.4.0")
+OLD, NEW = sim_image("2.19.4"), sim_image("3.4.0")
 
 
 Fault = Callable[[str, str, str], None]

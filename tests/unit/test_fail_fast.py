@@ -127,6 +127,19 @@ async def test_another_node_that_just_left_stops_the_shutdown(fast_home: Path) -
         assert lab.effects_of("stop") == []
 
 
+async def test_a_voter_that_does_not_answer_for_a_moment_is_waited_for(fast_home: Path) -> None:
+    async with open_lab(fast_home) as lab:
+        task = await lab.submit(Strategy.IN_PLACE)
+        other = task.total[1]
+
+        def blink() -> None:
+            lab.world.hang_node(other)
+            lab.world.at(4, lambda: lab.world.unhang_node(other) or f"{other} goes on")
+
+        await lab.drive(once(Event("begun", task.total[0], 6), blink))
+        await assert_whole(lab, task.id)
+
+
 async def test_a_new_index_during_a_drain_goes_elsewhere_or_leaves(fast_home: Path) -> None:
     async with open_lab(fast_home) as lab:
         task = await lab.submit()

@@ -5,11 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from shardlift.chaos.time import VirtualClock
-from shardlift.store import Leases
+from shardlift.store import Lease, Leases
 from tests.worlds import Lab, open_lab
 
 VIRTUAL_TIME = True
 LEASE_S = 8
+
+
+async def held(lab: Lab) -> tuple[Leases, Lease, Leases, VirtualClock]:
+    """A cluster with work whose lease is held; another process that would take it, and that one's clock."""
+    await lab.submit()
+    holder, _ = leases_of(lab, "holder")
+    lease = await holder.claim(lab.cluster.id)
+    assert lease is not None
+    return holder, lease, *leases_of(lab, "other")
 
 
 def leases_of(lab: Lab, owner: str) -> tuple[Leases, VirtualClock]:
@@ -20,11 +29,7 @@ def leases_of(lab: Lab, owner: str) -> tuple[Leases, VirtualClock]:
 
 async def test_a_wall_clock_that_jumps_frees_no_lease(fast_home: Path) -> None:
     async with open_lab(fast_home) as lab:
-        await lab.submit()
-        holder, _ = leases_of(lab, "holder")
-        other, clock = leases_of(lab, "other")
-        lease = await holder.claim(lab.cluster.id)
-        assert lease is not None
+        holder, lease, other, clock = await held(lab)
         clock.jump_s = 86_400
         for _ in range(10):
             assert await other.claimable() == ()
@@ -36,11 +41,7 @@ async def test_a_wall_clock_that_jumps_frees_no_lease(fast_home: Path) -> None:
 
 async def test_a_lease_that_is_not_renewed_is_taken_over_after_its_length(fast_home: Path) -> None:
     async with open_lab(fast_home) as lab:
-        await lab.submit()
-        holder, _ = leases_of(lab, "holder")
-        other, clock = leases_of(lab, "other")
-        lease = await holder.claim(lab.cluster.id)
-        assert lease is not None
+        holder, lease, other, clock = await held(lab)
         clock.jump_s = -3600  # behind the holder's: the row's own time would keep it for an hour
         assert await other.claimable() == ()
         await lab.clock.sleep(LEASE_S - 1)
@@ -56,11 +57,7 @@ async def test_a_lease_that_is_not_renewed_is_taken_over_after_its_length(fast_h
 
 async def test_a_lease_given_back_is_free_at_once(fast_home: Path) -> None:
     async with open_lab(fast_home) as lab:
-        await lab.submit()
-        holder, _ = leases_of(lab, "holder")
-        other, _ = leases_of(lab, "other")
-        lease = await holder.claim(lab.cluster.id)
-        assert lease is not None
+        holder, lease, other, _ = await held(lab)
         assert await other.claimable() == ()
         await holder.release(lease)
         assert await other.claimable() == (lab.cluster.id,)

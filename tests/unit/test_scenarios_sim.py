@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from shardlift.executor import Event
-from shardlift.sim import IndexSpec
+from shardlift.sim import IndexSpec, sim_image
 from tests import scenarios
 from tests.stand import Stand
-from tests.worlds import OLD, Lab, image, open_lab
+from tests.worlds import OLD, Lab, open_lab
 
 VIRTUAL_TIME = True
 _COPY_BYTES = 150 * 1024
@@ -46,7 +46,7 @@ class SimHands:
 
 @asynccontextmanager
 async def sim_stand(home: Path) -> AsyncIterator[Stand]:
-    images = (OLD, *(image(version) for version in _TARGETS))
+    images = (OLD, *(sim_image(version) for version in _TARGETS))
     async with open_lab(home, indices=0, zones=("a", "b", "c"), images=images, drain_stalled_s=2) as lab:
         backend = lab.service.backend
         engine = backend.engine(lab.cluster)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from shardlift.chaos.time import VirtualClock
+from shardlift.chaos.watch import Watch
 from shardlift.errors import EngineError
 from shardlift.model import CopyState, EngineKind, Health, Move, Version
-from shardlift.sim import MIB, IndexSpec, SimNode, World, build_world
+from shardlift.sim import MIB, IndexSpec, OpenDoor, SimNode, World, build_world
 from shardlift.sim.engine import SimEngine
 from shardlift.sim.membership import clear_exclusions, exclude_from_voting
 from tests.worlds import make_cluster
@@ -306,3 +308,28 @@ async def test_engines_of_a_clock_that_runs_need_no_help() -> None:
     )
     assert (first.timed_out, second.timed_out) == (False, True)
     assert world.nodes[names(world)[0]].engine is EngineKind.OPENSEARCH
+
+
+async def test_the_watch_sees_old_data_that_is_still_needed(tmp_path: Path) -> None:
+    world = world_of(IndexSpec("books", replicas=0))
+    watch = Watch(world, VirtualClock(), tmp_path / "none.db", "3.4.0")
+    node = world.nodes[world.copies[0].node or ""]
+    world.write()
+    world.stop(node)
+    node.set_aside["task"], node.disk = node.disk, {}
+    watch._may_discard(names(world)[-1])
+    assert watch.violations == [], "another node's old data is not needed"
+    watch._may_discard(node.name)
+    assert "acknowledged writes are missing: 1 of books[0]" in watch.violations[0]
+
+
+async def test_a_call_that_is_lost_is_no_answer() -> None:
+    """As the protocol has it, `answers` never raises."""
+
+    class Shut(OpenDoor):
+        async def before(self, call: str, where: str, *, effect: bool) -> None:
+            raise EngineError(f"{call} {where} is lost ({effect})")
+
+    world = world_of(IndexSpec("books"))
+    assert await SimEngine(world).answers(names(world)[0])
+    assert not await SimEngine(world, Shut()).answers(names(world)[0])

@@ -9,29 +9,13 @@ from datetime import datetime
 
 from shardlift.chaos.scenario import Scenario
 from shardlift.clock import Clock
-from shardlift.model import Cluster, ClusterStatus, EngineKind, Image, InstanceType, Node, Strategy, Version
-from shardlift.sim import IndexSpec, World, build_world
+from shardlift.model import Cluster, ClusterStatus, InstanceType, Node, Strategy
+from shardlift.sim import IndexSpec, World, build_world, sim_image
 
 PROJECT = "trial"
 
 
-def _image(version: str) -> Image:
-    return Image(
-        id=f"opensearch-{version}",
-        display_name=f"{version}_1.0.0_0101",
-        description="simulated",
-        engine=EngineKind.OPENSEARCH,
-        version=Version.parse(version),
-        sha256="0" * 64,
-        size_bytes=1,
-        java_min=11,
-        java_max=25,
-        priority=1,
-        path="/simulated",
-    )
-
-
-OLD, TARGET = _image("2.19.4"), _image("3.4.0")
+OLD, TARGET = sim_image("2.19.4"), sim_image("3.4.0")
 IMAGES = (OLD, TARGET)
 
 

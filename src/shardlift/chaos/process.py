@@ -59,10 +59,6 @@ class Process:
     def alive(self) -> bool:
         return not self.dead.is_set()
 
-    @property
-    def frozen(self) -> bool:
-        return self._frozen is not None
-
     def start(self, *, reap: str | None = None) -> None:
         """Begins to look for work. `reap`: the prefix of owners known to be dead, as the home's lock proves."""
         before = _current.set(self)

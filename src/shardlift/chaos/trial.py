@@ -188,8 +188,7 @@ class Trial:
         return task, retries
 
     async def _approve(self, service: Service, task: Task) -> None:
-        waits = next((str(row.progress.get("waiting_for", "")) for row in task.steps if row.progress), "")
-        if waits.startswith("approval") and not task.approved:
+        if (task.blocked_by or "").startswith("approval") and not task.approved:
             if task.execute_times == 1:  # a failed one may have been started by hand meanwhile
                 self._canary_is_empty(task)
             await self.clock.sleep(self.dice.uniform(0, 30))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from shardlift.chaos.process import Process
-from shardlift.chaos.time import EPOCH, VirtualClock
+from shardlift.chaos.time import VirtualClock
 from shardlift.model import StepStatus, Task, TaskStatus
-from shardlift.sim import World
+from shardlift.sim import Copy, World
 
 # A fault so fresh that neither the cluster nor anybody who asks it can know of it yet.
 _UNKNOWABLE_S = 12.0
@@ -71,10 +71,10 @@ class Watch:
         self.note(f"  did {call} {where}".rstrip())
 
     def _only_actor(self, process: Process, call: str, where: str) -> None:
-        """Invariant 2: the row names this process as the owner, and the lease has not run out."""
+        """Invariant 2: the row names this process as the owner."""
         if self._lease is None:
             self._lease = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
-        row = self._lease.execute("SELECT lease_owner, lease_until, epoch FROM cluster").fetchone()
+        row = self._lease.execute("SELECT lease_owner FROM cluster").fetchone()
         owner = row[0] if row else None
         if owner != process.name:
             self.violated(f"{process.name} does {call} {where} while the lease is with {owner}")
@@ -98,7 +98,7 @@ class Watch:
 
     def _may_discard(self, name: str) -> None:
         """The data set aside may go only when nothing acknowledged is in it alone."""
-        lost = self.world.lost()
+        lost = self.world.lost(without=name)
         if lost:
             self.violated(f"the old data of {name} is deleted while acknowledged writes are missing: {some(lost)}")
 
@@ -118,7 +118,7 @@ class Watch:
         if lost:
             self.violated(f"acknowledged writes are lost: {some(lost)}")
         if task.status is TaskStatus.RUNNING:
-            self.violated(f"the task has not ended, and says it waits for: {task.waiting_for or _waits(task)}")
+            self.violated(f"the task has not ended, and says it waits for: {task.blocked_by or 'nothing'}")
             return
         if settled:
             self._settings_as_expected()
@@ -155,20 +155,12 @@ class Watch:
         if task.completed != task.total:
             self.violated("the task is a success, but not all nodes are completed")
 
-    def started(self) -> str:
-        return f"{EPOCH:%Y-%m-%d %H:%M:%S}"
 
-
-def others(world: World, copy: object, name: str) -> bool:
+def others(world: World, copy: Copy, name: str) -> bool:
     """Whether another node has a copy of the same shard that serves."""
-    return any(other.serving and other.node != name for other in world.group(copy.group))  # type: ignore[attr-defined]
+    return any(other.serving and other.node != name for other in world.group(copy.group))
 
 
 def some(lost: dict[tuple[str, int], int]) -> str:
     named = [f"{count} of {index}[{shard}]" for (index, shard), count in sorted(lost.items())]
     return ", ".join(named[:5])
-
-
-def _waits(task: Task) -> str:
-    told: Iterable[object] = (row.progress.get("waiting_for") for row in task.steps if row.progress)
-    return next((str(one) for one in told if one), "nothing")

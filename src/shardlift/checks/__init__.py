@@ -1,6 +1,8 @@
 """Named rules: pure functions from what was observed to findings. No I/O."""
 
+from shardlift.checks.availability import only_copies
 from shardlift.checks.explain import unexplained_unassigned
+from shardlift.checks.leftovers import archived_removal
 from shardlift.checks.rules import (
     BATCH_RULES,
     NODE_RULES,
@@ -20,11 +22,13 @@ __all__ = [
     "PLAN_RULES",
     "Rule",
     "Subject",
+    "archived_removal",
     "check_batch",
     "check_batches",
     "check_node",
     "check_plan",
     "hop_allowed",
     "oldest_index",
+    "only_copies",
     "unexplained_unassigned",
 ]

@@ -168,12 +168,17 @@ def last_started_copy(subject: Subject) -> Iterator[Finding]:
             }
         )
         if alone:
-            index = alone[0].rpartition("[")[0]
-            yield blocks(
-                "last_started_copy",
-                node.name,
-                reason=f"{len(alone)} shards have no other started copy",
-                evidence=some(alone),
-                remedy=f'PUT {index}/_settings {{"index.number_of_replicas": 1}} for each of these indices and wait '
-                "for green, or use the strategy drain",
-            )
+            yield only_copies(node.name, alone)
+
+
+def only_copies(node: str, alone: list[str]) -> Finding:
+    """The finding of `last_started_copy` about the shards `index[number]` that are started on that node alone."""
+    index = alone[0].rpartition("[")[0]
+    return blocks(
+        "last_started_copy",
+        node,
+        reason=f"{len(alone)} shards have no other started copy",
+        evidence=some(alone),
+        remedy=f'PUT {index}/_settings {{"index.number_of_replicas": 1}} for each of these indices and wait '
+        "for green, or use the strategy drain",
+    )

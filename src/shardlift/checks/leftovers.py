@@ -128,13 +128,12 @@ def no_archived_settings(subject: Subject) -> Iterator[Finding]:
     settings = subject.seen.settings
     archived = settings.archived
     if archived:
-        removal = {name: {"archived.*": None} for name in _layers(settings, archived)}
         yield blocks(
             "no_archived_settings",
             subject.cluster.name,
             reason="the cluster keeps settings that it does not know, and refuses every change of settings meanwhile",
             evidence=some([f"{key}={settings.effective(key)}" for key in archived]),
-            remedy=f"note their values (GET _cluster/settings), then PUT _cluster/settings {json.dumps(removal)}",
+            remedy=archived_removal(settings),
         )
     prefixes = tuple(
         prefix
@@ -155,6 +154,12 @@ def no_archived_settings(subject: Subject) -> Iterator[Finding]:
             evidence=some([f"{key}={settings.effective(key)}" for key in doomed]),
             remedy=f"before the upgrade, PUT _cluster/settings {json.dumps(removal)}",
         )
+
+
+def archived_removal(settings: ClusterSettings) -> str:
+    """The request that removes what is archived."""
+    removal = {name: {"archived.*": None} for name in _layers(settings, settings.archived)}
+    return f"note their values (GET _cluster/settings), then PUT _cluster/settings {json.dumps(removal)}"
 
 
 def _layers(settings: ClusterSettings, keys: Iterable[str]) -> list[str]:

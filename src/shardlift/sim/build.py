@@ -6,13 +6,30 @@ import itertools
 from collections.abc import Sequence
 
 from shardlift.clock import Clock
-from shardlift.model import Cluster, CopyState, Node
+from shardlift.model import Cluster, CopyState, EngineKind, Image, Node, Version
 from shardlift.sim import membership
 from shardlift.sim.deciders import verdicts
 from shardlift.sim.parts import Copy, IndexSpec, SimIndex, SimNode
 from shardlift.sim.world import World
 
 _DEFAULT_ROLES = ("cluster_manager", "data", "ingest")
+
+
+def sim_image(version: str, engine: EngineKind = EngineKind.OPENSEARCH) -> Image:
+    """An image that only simulated nodes can run."""
+    return Image(
+        id=f"image-{engine}-{version}",
+        display_name=f"{version}_1.0.0_1124",
+        description="simulated",
+        engine=engine,
+        version=Version.parse(version),
+        sha256="0" * 64,
+        size_bytes=1,
+        java_min=11,
+        java_max=25,
+        priority=1,
+        path="/simulated",
+    )
 
 
 def build_world(cluster: Cluster, clock: Clock, *, indices: Sequence[IndexSpec]) -> World:

@@ -70,11 +70,14 @@ class SimEngine:
             return world.elected
 
     async def answers(self, node: str) -> bool:
-        await self._door.before("answers", node, effect=False)
-        self._world.advance()
-        mine = self._world.nodes[node]
-        answer = mine.serving and mine.pid is not None and not mine.hung
-        await self._done("answers", node, effect=False)
+        try:
+            await self._door.before("answers", node, effect=False)
+            self._world.advance()
+            mine = self._world.nodes[node]
+            answer = mine.serving and mine.pid is not None and not mine.hung
+            await self._done("answers", node, effect=False)
+        except EngineError:
+            return False  # as the protocol has it: whoever does not answer, does not answer
         return answer
 
     async def health(
@@ -275,8 +278,8 @@ def _member(world: World, node: SimNode) -> NodeSeen:
         processors=2,
         search_queue=0,
         write_queue=0,
-        search_total=node.searches,
-        search_time_ms=2 * node.searches,
+        search_total=0,
+        search_time_ms=0,
         write_total=node.writes,
         write_time_ms=node.writes,
         rejected_total=0,

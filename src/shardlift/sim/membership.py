@@ -28,7 +28,7 @@ def begin(world: World, node: SimNode) -> None:
     node.ephemeral_id = f"e{world.new_number()}"
     node.hung = False
     node.started_at_ms = world.wall_ms(world.now_s)
-    node.searches = node.writes = 0
+    node.writes = 0
     pid = node.pid
     if node.starts:
         world.at(node.boot_s, lambda: _booted(world, node, pid))
@@ -44,10 +44,12 @@ def end(world: World, node: SimNode) -> None:
 
 def notice(world: World, node: SimNode) -> None:
     """After a while the others take a node that does not answer off their list."""
-    pid, seconds = node.pid, _NOTICED_HUNG_S if node.hung else _NOTICED_DEAD_S
+    pid, hung = node.pid, node.hung
+    seconds = _NOTICED_HUNG_S if hung else _NOTICED_DEAD_S
 
     def gone() -> str:
-        if not node.up or (node.pid == pid and pid is not None and not node.hung):
+        # One that hung may have gone on since, or be another process by now.
+        if not node.up or (hung and not (node.hung and node.pid == pid)):
             return ""
         leave(world, node)
         return f"{node.name} has left the cluster"

@@ -53,7 +53,6 @@ class SimNode:
     restored: set[str] = field(default_factory=set)
     log: list[str] = field(default_factory=list)
     started_at_ms: int = 0
-    searches: int = 0
     writes: int = 0
 
     @property

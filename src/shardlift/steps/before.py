@@ -5,13 +5,12 @@ from __future__ import annotations
 from shardlift.checks import Subject, check_node
 from shardlift.errors import EngineError
 from shardlift.model import Finding, Health, Observation, Severity, Strategy
-from shardlift.steps.context import AbortedError, Outcome, StepContext, StepFailedError
+from shardlift.steps.context import READING_REST, AbortedError, Outcome, StepContext, StepFailedError
 from shardlift.steps.ledger import VOTING
 
 ALLOCATION_ENABLE = "cluster.routing.allocation.enable"
 # Rules whose objection goes away without anybody's doing; a red cluster is given less time than the others.
 _PASSING = frozenset({"cluster_healthy", "cluster_state_at_rest", "load_low", "no_running_snapshot", "no_running_work"})
-_REST = 9
 
 
 async def safety_check(ctx: StepContext) -> Outcome:
@@ -50,8 +49,7 @@ async def _calm(ctx: StepContext) -> tuple[Observation, tuple[Finding, ...]]:
         if lasting or not {finding.rule for finding in blocking} <= _PASSING:
             break
         await ctx.report({"waiting_for": f"{blocking[0].reason} ({blocking[0].evidence}); {blocking[0].remedy}"})
-        # Reading everything costs the cluster something: at most a tenth of the time goes into it.
-        look_at_s = now_s + _REST * (now_s - begun_s)
+        look_at_s = now_s + READING_REST * (now_s - begun_s)
     raise StepFailedError(
         f"{len(blocking)} rules forbid taking the node down now", findings=blocking, remedy=blocking[0].remedy
     )

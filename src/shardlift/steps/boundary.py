@@ -21,11 +21,9 @@ from shardlift.model import (
     open_at,
     paused_text,
 )
-from shardlift.steps.context import AbortedError, StepFailedError, SuspendedError
+from shardlift.steps.context import READING_REST, AbortedError, StepFailedError, SuspendedError
 from shardlift.store import Journal
 
-# Reading everything costs the cluster something: at most a tenth of the time goes into it, and no pause is longer.
-_REST = 9
 _PAUSE_LAST_S = 60.0
 
 
@@ -87,7 +85,7 @@ class Boundary:
         except EngineError as error:
             seen = error
         took_s = self.clock.elapsed_s() - begun_s
-        return seen, min(max(self.interval_s, _REST * took_s), _PAUSE_LAST_S)
+        return seen, min(max(self.interval_s, READING_REST * took_s), _PAUSE_LAST_S)
 
     async def _breached(self, node: str, gates: Gates, findings: tuple[Finding, ...], waited_s: float) -> None:
         seen = "; ".join(f"{one.rule}: {one.subject}: {one.evidence}" for one in findings)

@@ -17,6 +17,8 @@ from shardlift.store import Control
 
 _PAUSE_FIRST_S = 0.1
 _PAUSE_LAST_S = 2.0
+# Reading everything costs the cluster something: for each second of it so many pass before the next, a tenth in all.
+READING_REST = 9
 
 
 class StepFailedError(ShardliftError):

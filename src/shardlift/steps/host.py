@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from shardlift.model import Finding, Health, Severity
+import asyncio
+
+from shardlift.checks import only_copies
+from shardlift.model import Health
 from shardlift.steps.context import Outcome, StepContext, StepFailedError
 from shardlift.steps.migration import EXCLUDE_NAME
 
-_NAMED_MAX = 5
+# A node that does not answer for one moment is not away.
+_BLIP_S = 10.0
 
 
 async def configuration_backup(ctx: StepContext) -> Outcome:
@@ -46,19 +50,26 @@ async def _last_look(ctx: StepContext) -> None:
 
     Another master-eligible node that hangs is still a member for half a minute, but its vote is missing already.
     """
+    away: list[str] = []
+    async for _ in ctx.rounds(_BLIP_S):
+        away = await _away(ctx)
+        if not away:
+            await _none_alone(ctx)
+            return
+    raise StepFailedError(
+        f"{', '.join(away)} went away since the safety check",
+        evidence={"away": away},
+        remedy="bring it back, see its log for the cause, then retry",
+    )
+
+
+async def _away(ctx: StepContext) -> list[str]:
+    """Other nodes that are no members now, or that are to vote and do not answer."""
     others = [member for member in await ctx.engine.nodes() if member.name != ctx.node.name]
-    known = {member.name for member in others}
-    away = {node.name for node in ctx.cluster.nodes if node.name not in known} - {ctx.node.name}
-    for member in others:
-        if member.master_eligible and not await ctx.engine.answers(member.name):
-            away.add(member.name)
-    if away:
-        raise StepFailedError(
-            f"{', '.join(sorted(away))} went away since the safety check",
-            evidence={"away": sorted(away)},
-            remedy="bring it back, see its log for the cause, then retry",
-        )
-    await _none_alone(ctx)
+    away = {node.name for node in ctx.cluster.nodes} - {member.name for member in others} - {ctx.node.name}
+    voters = [member.name for member in others if member.master_eligible]
+    answers = await asyncio.gather(*(ctx.engine.answers(name) for name in voters))
+    return sorted(away | {name for name, answer in zip(voters, answers, strict=True) if not answer})
 
 
 async def _none_alone(ctx: StepContext) -> None:
@@ -71,16 +82,7 @@ async def _none_alone(ctx: StepContext) -> None:
     if alone:
         raise StepFailedError(
             f"{len(alone)} shards have their only started copy on the node",
-            findings=(
-                Finding(
-                    "last_started_copy",
-                    Severity.BLOCK,
-                    ctx.node.name,
-                    reason=f"{len(alone)} shards have no other started copy",
-                    evidence=", ".join(alone[:_NAMED_MAX]),
-                    remedy="raise number_of_replicas of these indices to 1 and wait for green, then retry",
-                ),
-            ),
+            findings=(only_copies(ctx.node.name, alone),),
             remedy="retry: with drain these copies leave the node; in place they need a replica first",
         )
 

@@ -5,6 +5,7 @@ Only our own part is undone. A key that somebody else has changed since is left 
 
 from __future__ import annotations
 
+from shardlift.checks import archived_removal
 from shardlift.engine.protocol import Engine
 from shardlift.errors import EngineError
 from shardlift.model import ClusterSettings
@@ -17,15 +18,13 @@ _BAD_REQUEST = 400
 class ArchivedSettingsError(EngineError):
     """The engine refuses every change of settings while it keeps some that it does not know."""
 
-    def __init__(self, keys: tuple[str, ...]) -> None:
+    def __init__(self, settings: ClusterSettings) -> None:
         super().__init__(
             "no_archived_settings: the cluster refuses every change of its settings because it keeps unknown ones: "
-            f"{', '.join(keys)}",
-            remedy='note their values (GET _cluster/settings), then PUT _cluster/settings {"persistent": '
-            '{"archived.*": null}, "transient": {"archived.*": null}}, then retry',
+            f"{', '.join(settings.archived)}",
+            remedy=f"{archived_removal(settings)}, then retry",
             status=_BAD_REQUEST,
         )
-        self.keys = keys
 
 
 class Ledger:
@@ -157,9 +156,9 @@ class Ledger:
         try:
             await self._engine.put_setting(layer, key, value)
         except EngineError as error:
-            archived = (await self._engine.settings()).archived if error.status == _BAD_REQUEST else ()
-            if archived:
-                raise ArchivedSettingsError(archived) from error
+            settings = await self._engine.settings() if error.status == _BAD_REQUEST else ClusterSettings()
+            if settings.archived:
+                raise ArchivedSettingsError(settings) from error
             raise
 
     async def _held(self, kind: str, key: str, ours: str | None = None) -> SettingChange | None:
