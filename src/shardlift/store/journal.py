@@ -8,14 +8,49 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, Text, Update, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shardlift.errors import FencedError
 from shardlift.model import StepStatus, TaskStatus
 from shardlift.store.database import Database
 from shardlift.store.leases import Lease
-from shardlift.store.tables import cluster, node, recovery, setting_change, step, task
+from shardlift.store.tables import UtcTime, cluster, node, recovery, setting_change, step, task
+
+# Built once: they stand around every journal write. FOR SHARE matters on PostgreSQL, where a bare SELECT would let a
+# stale write commit after a new claim. SQLite's write transaction is exclusive, and SQLAlchemy leaves the words out.
+_MINE = (
+    select(cluster.c.id)
+    .where(
+        cluster.c.id == bindparam("lease_cluster"),
+        cluster.c.epoch == bindparam("lease_epoch"),
+        cluster.c.lease_owner == bindparam("lease_owner"),
+    )
+    .with_for_update(read=True)
+)
+_REVISED = update(task).where(task.c.id == bindparam("of_task")).values(revision=task.c.revision + 1)
+_CONTROL = select(task.c.aborting, task.c.paused, task.c.approved).where(task.c.id == bindparam("of_task"))
+_STEP = update(step).where(
+    step.c.task_id == bindparam("of_task"), step.c.node == bindparam("of_node"), step.c.order == bindparam("of_order")
+)
+_BEGUN = _STEP.values(
+    {
+        step.c.status: str(StepStatus.RUNNING),
+        step.c.begin: func.coalesce(step.c.begin, bindparam("at", type_=UtcTime)),
+        step.c.attempts: step.c.attempts + 1,
+        step.c.progress: {},
+    }
+)
+_PROGRESS = _STEP.values({step.c.progress: bindparam("new_progress")})
+_ENDED = _STEP.values(
+    {
+        step.c.status: bindparam("new_status"),
+        step.c.desc: bindparam("new_desc", type_=Text),
+        step.c.evidence: bindparam("new_evidence"),
+        step.c.end: bindparam("at", type_=UtcTime),
+        step.c.progress: {},
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +89,10 @@ class Journal:
     @asynccontextmanager
     async def _fenced(self) -> AsyncIterator[AsyncConnection]:
         async with self._database.write() as connection:
-            # FOR SHARE matters on PostgreSQL, where a bare SELECT would let a stale write commit after a new claim.
-            # SQLite's write transaction is exclusive, and SQLAlchemy leaves the words out there.
+            lease = self.lease
             mine = await connection.scalar(
-                select(cluster.c.id)
-                .where(
-                    cluster.c.id == self.lease.cluster_id,
-                    cluster.c.epoch == self.lease.epoch,
-                    cluster.c.lease_owner == self.lease.owner,
-                )
-                .with_for_update(read=True)
+                _MINE,
+                {"lease_cluster": lease.cluster_id, "lease_epoch": lease.epoch, "lease_owner": lease.owner},
             )
             if mine is None:
                 self.lease.lost = True
@@ -73,21 +102,10 @@ class Journal:
 
     async def begin_step(self, task_id: str, name: str, order: int, at: datetime) -> None:
         """RUNNING, one attempt more; the first beginning stays."""
-        async with self._fenced() as connection:
-            await self._step(
-                connection,
-                task_id,
-                name,
-                order,
-                status=str(StepStatus.RUNNING),
-                begin=func.coalesce(step.c.begin, at),
-                attempts=step.c.attempts + 1,
-                progress={},
-            )
+        await self._step(_BEGUN, task_id, name, order, at=at)
 
     async def progress(self, task_id: str, name: str, order: int, progress: Mapping[str, object]) -> None:
-        async with self._fenced() as connection:
-            await self._step(connection, task_id, name, order, progress=dict(progress))
+        await self._step(_PROGRESS, task_id, name, order, new_progress=dict(progress))
 
     async def end_step(
         self,
@@ -100,18 +118,16 @@ class Journal:
         evidence: Mapping[str, object],
         at: datetime,
     ) -> None:
-        async with self._fenced() as connection:
-            await self._step(
-                connection,
-                task_id,
-                name,
-                order,
-                status=str(status),
-                desc=desc,
-                evidence=dict(evidence),
-                end=at,
-                progress={},
-            )
+        await self._step(
+            _ENDED,
+            task_id,
+            name,
+            order,
+            new_status=str(status),
+            new_desc=desc,
+            new_evidence=dict(evidence),
+            at=at,
+        )
 
     async def node_switched(self, node_id: str, image_id: str) -> None:
         """The node runs this image from now on."""
@@ -147,9 +163,8 @@ class Journal:
             await connection.execute(update(cluster).where(cluster.c.id == self.lease.cluster_id).values(values))
 
     async def control(self, task_id: str) -> Control:
-        query = select(task.c.aborting, task.c.paused, task.c.approved).where(task.c.id == task_id)
         async with self._database.read() as connection:
-            row = (await connection.execute(query)).one_or_none()
+            row = (await connection.execute(_CONTROL, {"of_task": task_id})).one_or_none()
             if row is None:
                 raise FencedError(f"task {task_id} is gone, and its cluster with it")
             return Control(row.aborting, row.paused, row.approved)
@@ -237,13 +252,11 @@ class Journal:
                 update(setting_change).where(setting_change.c.id == change_id).values(restored=True, note=note)
             )
 
-    async def _step(self, connection: AsyncConnection, task_id: str, name: str, order: int, **values: Any) -> None:
-        await connection.execute(
-            update(step)
-            .where(step.c.task_id == task_id, step.c.node == name, step.c.order == order)
-            .values({step.c[key]: value for key, value in values.items()})
-        )
-        await connection.execute(update(task).where(task.c.id == task_id).values(revision=task.c.revision + 1))
+    async def _step(self, change: Update, task_id: str, name: str, order: int, **values: Any) -> None:
+        async with self._fenced() as connection:
+            row = {"of_task": task_id, "of_node": name, "of_order": order}
+            await connection.execute(change, row | values)
+            await connection.execute(_REVISED, {"of_task": task_id})
 
 
 def _change_from(row: Row[Any]) -> SettingChange:
