@@ -17,6 +17,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 SDK = "SDK-HMAC-SHA256"
@@ -32,6 +33,11 @@ _AK = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}")
 _DATE = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
+_EMPTY_SHA256 = hashlib.sha256(b"").hexdigest().encode()
+# A client sends the same path, the same first part of its header and, for a second, the same date again and again.
+# What is kept of them is bounded, and none of it is secret.
+_KEPT = 1024
+_KEPT_CHARS = 512
 
 
 class SignatureError(Exception):
@@ -50,7 +56,8 @@ class WireRequest:
 
     def header(self, name: str) -> bytes | None:
         """The one value of that header, None without it. Raises SignatureError when it was sent twice."""
-        values = [value for key, value in self.headers if key == name.encode()]
+        wanted = name.encode()
+        values = [value for key, value in self.headers if key == wanted]
         if len(values) > 1:
             raise SignatureError(f"header {name} was sent {len(values)} times")
         return values[0].strip() if values else None
@@ -69,6 +76,15 @@ class Claim:
 
 def parse_authorization(text: str) -> Claim:
     """Reads an Authorization header. Raises SignatureError when it is none of the three dialects."""
+    before, name, signature = text.rpartition("Signature=")
+    if name and len(before) <= _KEPT_CHARS and _SIGNATURE.fullmatch(signature):
+        # What each request has for itself is its signature, and that is read already.
+        kept = _claim_of(before + _NO_SIGNATURE)
+        return Claim(kept.algorithm, kept.ak, kept.scope, kept.signed_headers, signature)
+    return _parse(text)
+
+
+def _parse(text: str) -> Claim:
     algorithm, _, rest = text.strip().partition(" ")
     if algorithm not in (SDK, V11):
         raise SignatureError(f"the algorithm must be {SDK} or {V11}")
@@ -88,6 +104,10 @@ def parse_authorization(text: str) -> Claim:
     return Claim(algorithm, ak, scope, signed, signature)
 
 
+_NO_SIGNATURE = f"Signature={'0' * 64}"
+_claim_of = lru_cache(_KEPT)(_parse)
+
+
 def _owner(algorithm: str, fields: Mapping[str, str]) -> tuple[str, str]:
     """The access key and the scope, from `Access` or `Credential`."""
     if algorithm == SDK and "Access" in fields:
@@ -105,9 +125,16 @@ def _owner(algorithm: str, fields: Mapping[str, str]) -> tuple[str, str]:
 
 def canonical_path(path: bytes) -> bytes:
     """Each segment decoded once and encoded again; always ends in a slash."""
+    return _kept_path(path) if len(path) <= _KEPT_CHARS else _path(path)
+
+
+def _path(path: bytes) -> bytes:
     segments = unquote_to_bytes(path).split(b"/")
     encoded = "/".join(_encode(segment) for segment in segments).encode()
     return encoded if encoded.endswith(b"/") else encoded + b"/"
+
+
+_kept_path = lru_cache(_KEPT)(_path)
 
 
 def canonical_query(query: bytes) -> bytes:
@@ -123,13 +150,20 @@ def canonical_query(query: bytes) -> bytes:
 def canonical_request(request: WireRequest, signed_headers: Sequence[str]) -> bytes:
     """The text that is hashed and signed. Raises SignatureError when a signed header is missing or was sent twice."""
     lines = [request.method.upper().encode(), canonical_path(request.path), canonical_query(request.query)]
+    sent = dict(request.headers)
+    twice = len(sent) < len(request.headers)
     for name in signed_headers:
-        value = request.header(name)
+        key = name.encode()
+        value = request.header(name) if twice else sent.get(key)
         if value is None:
             raise SignatureError(f"header {name} is signed but was not sent")
-        lines.append(name.encode() + b":" + value)
-    lines += [b"", ";".join(signed_headers).encode(), hashlib.sha256(request.body).hexdigest().encode()]
+        lines.append(key + b":" + value.strip())
+    lines += [b"", ";".join(signed_headers).encode(), _sha256(request.body)]
     return b"\n".join(lines)
+
+
+def _sha256(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest().encode() if body else _EMPTY_SHA256
 
 
 def verify(request: WireRequest, claim: Claim, sk: str, now: datetime) -> None:
@@ -172,20 +206,27 @@ def sign(
 def _date_of(request: WireRequest, now: datetime) -> str:
     raw = request.header(DATE_HEADER)
     text = raw.decode("latin-1") if raw is not None else ""
-    try:
-        # strptime alone would also take one digit where two belong.
-        at = datetime.strptime(text if _DATE.fullmatch(text) else "", DATE_FORMAT).replace(tzinfo=UTC)
-    except ValueError:
-        raise SignatureError("X-Sdk-Date must look like 20230105T022339Z") from None
+    # strptime alone would also take one digit where two belong.
+    at = _time_of(text) if _DATE.fullmatch(text) else None
+    if at is None:
+        raise SignatureError("X-Sdk-Date must look like 20230105T022339Z")
     if abs(now - at) > SKEW_ALLOWED:
         raise SignatureError("X-Sdk-Date is more than 15 minutes away from the server's clock")
     return text
 
 
+@lru_cache(_KEPT)
+def _time_of(date: str) -> datetime | None:
+    try:
+        return datetime.strptime(date, DATE_FORMAT).replace(tzinfo=UTC)
+    except ValueError:  # a 30th of February
+        return None
+
+
 def _check_content_header(request: WireRequest) -> None:
     """A stated body digest must be the body's: `UNSIGNED-PAYLOAD` would leave the body open to change."""
     stated = request.header(CONTENT_HEADER)
-    if stated is not None and stated.lower() != hashlib.sha256(request.body).hexdigest().encode():
+    if stated is not None and stated.lower() != _sha256(request.body):
         raise SignatureError("X-Sdk-Content-Sha256 must be the digest of the body; UNSIGNED-PAYLOAD is not accepted")
 
 
@@ -211,7 +252,7 @@ def _signing_key(claim: Claim, sk: str) -> bytes:
 
 
 def _hmac(key: bytes, data: bytes) -> bytes:
-    return hmac.new(key, data, hashlib.sha256).digest()
+    return hmac.digest(key, data, "sha256")
 
 
 def _encode(data: bytes) -> str:
