@@ -111,13 +111,13 @@ class Lab:
         return [node for effect, node in self.world.effects if effect == what]
 
 
-def make_cluster(project_id: str, nodes: int, zones: tuple[str, ...]) -> Cluster:
+def make_cluster(project_id: str, nodes: int, zones: tuple[str, ...], name: str = "lab-1") -> Cluster:
     cluster_id = str(uuid.uuid4())
     now = datetime.now(UTC)
     return Cluster(
         id=cluster_id,
         project_id=project_id,
-        name="lab-1",
+        name=name,
         engine=OLD.engine,
         version=OLD.version,
         image_id=OLD.id,
@@ -131,7 +131,7 @@ def make_cluster(project_id: str, nodes: int, zones: tuple[str, ...]) -> Cluster
             Node(
                 id=str(uuid.uuid4()),
                 cluster_id=cluster_id,
-                name=f"lab-1-ess-esn-{number}-1",
+                name=f"{name}-ess-esn-{number}-1",
                 instance_type=InstanceType.ESS,
                 roles=(),
                 zone=zones[number % len(zones)],

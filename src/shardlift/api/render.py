@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from shardlift.model import (
@@ -106,6 +107,9 @@ def _batch_shown(task: Task) -> tuple[str, ...]:
 
 
 def _step(task: Task, row: StepRow) -> dict[str, object]:
+    if row.status is StepStatus.WAITING:
+        # Waits for a retry's second attempt, perhaps: what its first one left is not this one's beginning or text.
+        row = replace(row, desc=SUB_STEPS[row.order].desc, begin=None, end=None)
     # A client that only knows the four task words sees why it failed in the step's text.
     failed = row.status is StepStatus.FAILED
     evidence = evidence_text(row.evidence, row.desc) if failed else ""
