@@ -13,6 +13,7 @@ from shardlift.model import (
     Cluster,
     ClusterStatus,
     EngineKind,
+    Finding,
     Image,
     InstanceType,
     Node,
@@ -26,7 +27,16 @@ from shardlift.model import (
     TaskStatus,
     Version,
 )
-from shardlift.service.requests import CheckReport, Credentials, Key, NodeState, Page, UpgradeRequest
+from shardlift.service.policies import changed_policy
+from shardlift.service.requests import (
+    CheckReport,
+    Credentials,
+    Key,
+    NodeState,
+    Page,
+    PolicyChange,
+    UpgradeRequest,
+)
 from shardlift.settings import Settings
 
 START = datetime(2023, 1, 5, 2, 23, 39, 400_000, tzinfo=UTC)
@@ -145,6 +155,7 @@ class FakeService:
         self.requests: list[UpgradeRequest] = []
         self.calls: list[str] = []
         self.fails: Exception | None = None
+        self.blocking: tuple[Finding, ...] = ()
         self.changed = asyncio.Condition()
 
     async def create_project(self, name: str) -> Credentials:
@@ -194,7 +205,8 @@ class FakeService:
         self._fail()
         cluster, image = await self.cluster(request.cluster_id), self.image(request.image)
         task = make_task(cluster, image)
-        return CheckReport(cluster.id, image.id, request.strategy or cluster.strategy, (), task.plan)
+        plan = None if self.blocking else task.plan
+        return CheckReport(cluster.id, image.id, request.strategy or cluster.strategy, self.blocking, plan)
 
     async def upgrade(self, request: UpgradeRequest, project_id: str | None = None) -> Task:
         self._fail()
@@ -261,7 +273,10 @@ class FakeService:
     async def approve(self, task_id: str, project_id: str | None = None) -> Task:
         return self._wish("approve", task_id, approved=True)
 
-    def _wish(self, call: str, task_id: str, **changes: bool) -> Task:
+    async def set_policy(self, task_id: str, change: PolicyChange, project_id: str | None = None) -> Task:
+        return self._wish("policy", task_id, policy=changed_policy(self.kept_tasks[task_id].policy, change))
+
+    def _wish(self, call: str, task_id: str, **changes: object) -> Task:
         self.calls.append(call)
         self._fail()
         task = self.kept_tasks[task_id]

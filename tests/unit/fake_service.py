@@ -28,7 +28,17 @@ from shardlift.model import (
     TaskStatus,
     Version,
 )
-from shardlift.service.requests import CheckReport, CreateCluster, Credentials, NodeState, Page, Project, UpgradeRequest
+from shardlift.service.policies import changed_policy
+from shardlift.service.requests import (
+    CheckReport,
+    CreateCluster,
+    Credentials,
+    NodeState,
+    Page,
+    PolicyChange,
+    Project,
+    UpgradeRequest,
+)
 from shardlift.settings import Settings
 
 NOW = datetime(2026, 1, 5, 2, 23, 39, tzinfo=UTC)
@@ -206,6 +216,10 @@ class FakeService:
     async def approve(self, task_id: str) -> Task:
         self.asked.append(("approve", task_id))
         return replace(self.task_, approved=True)
+
+    async def set_policy(self, task_id: str, change: PolicyChange) -> Task:
+        self.asked.append(("policy", task_id, change))
+        return replace(self.task_, policy=changed_policy(self.task_.policy, change))
 
     @asynccontextmanager
     async def opened(self, settings: Settings) -> AsyncIterator[FakeService]:

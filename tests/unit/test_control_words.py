@@ -16,6 +16,7 @@ from shardlift.cli.progress import LineView, summary
 from shardlift.cli.session import Session
 from shardlift.errors import RefusedError
 from shardlift.model import Gates, OnBreach, Policy, TaskStatus, Window
+from shardlift.service.requests import PolicyChange
 from shardlift.settings import load_settings
 from tests.api_world import World, make_world
 from tests.fakes import START, make_task
@@ -72,6 +73,37 @@ def test_wishes_answer_with_the_task(service: FakeService, capsys: pytest.Captur
     assert (code, out["task_id"], out["status"]) == (0, "t1", "RUNNING")
     assert service.asked == [(wish, "t1")]
     assert {"paused", "approved", "waiting_for", "queue_position", "hold_until", "policy", "at_rest"} <= out.keys()
+
+
+def test_the_policy_of_a_task_is_changed_by_words(service: FakeService, capsys: pytest.CaptureFixture[str]) -> None:
+    def change(*words: str) -> tuple[int, dict[str, object]]:
+        code, out, _ = shardlift(service, capsys, "task", "policy", "t1", *words)
+        return code, out
+
+    code, out = change("--gate", "heap_percent=80", "--gate", "on_breach=pause", "--window", NIGHTS)
+    assert (code, service.asked) == (
+        0,
+        [("policy", "t1", PolicyChange(None, {"heap_percent": "80", "on_breach": "pause"}, [NIGHTS]))],
+    )
+    assert out["policy"] == {
+        "canary": False,
+        "gates": {"heap_percent": 80, "on_breach": "pause", "wait_timeout_s": 600},
+        "windows": ["mon,tue,wed,thu,fri 01:00-05:00 Europe/Berlin"],
+    }
+    service.asked.clear()
+    assert change("--no-gates", "--no-windows", "--no-canary")[0] == 0
+    assert service.asked == [("policy", "t1", PolicyChange(False, {}, []))]
+    service.asked.clear()
+    for words in (
+        (),
+        ("--gate", "heap_percent=80", "--no-gates"),
+        ("--window", NIGHTS, "--no-windows"),
+        ("--gate", "x"),
+    ):
+        code, out = change(*words)
+        assert (code, out["error"]) == (2, "usage")
+        assert out["remedy"]
+    assert service.asked == []
 
 
 def test_progress_says_why_nothing_moves() -> None:

@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import pytest
 
-from shardlift.api.documents import eta_s, task_document
+from shardlift.api.documents import task_document
 from shardlift.errors import BusyError, EngineError, RefusedError
-from shardlift.model import Finding, Severity, StepStatus, Task, TaskStatus
+from shardlift.model import Finding, Policy, Severity, StepStatus, Task, TaskStatus, Window
 from shardlift.service.requests import NodeState
 from tests.api_world import BASE, World, assert_error, make_world
 from tests.fakes import START, make_task
@@ -158,16 +158,73 @@ async def test_retry_and_abort(world: World) -> None:
     assert (await world.call("POST", f"/api/v1/tasks/{failed.id}/abort")).json()["aborting"] is True
 
 
-def test_the_time_left(world: World) -> None:
-    def left(task: Task, minutes: float) -> int | None:
-        return eta_s(task, START + timedelta(minutes=minutes))
+async def test_a_plan_on_its_own(world: World) -> None:
+    asked = {"image": "opensearch:3.4.0"}
+    checked = (await world.call("POST", clusters(world, "/checks"), body=asked)).json()
+    assert (await world.call("POST", clusters(world, "/plan"), body=asked)).json() == checked["plan"]
+    found = Finding("disk_room", Severity.BLOCK, "esn-1", "would fill up", "91 %", "Free some space.")
+    world.service.blocking = (found,)
+    refused = assert_error(await world.call("POST", clusters(world, "/plan"), body=asked), 412, "CSS.0078")
+    assert refused["findings"] == [found.as_dict()]
+    task = world.service.keep(make_task(world.cluster, world.target))
+    assert (await world.call("GET", f"/api/v1/tasks/{task.id}/plan")).json() == checked["plan"]
 
-    assert left(make_task(world.cluster, world.target, done=4), 4) is None
+
+async def test_nodes_of_a_task_a_page_at_a_time(world: World) -> None:
+    task = world.service.keep(make_task(world.cluster, world.target, done=15))
+    path = f"/api/v1/tasks/{task.id}/nodes"
+    every = (await world.call("GET", path)).json()
+    assert (every["total"], [node["status"] for node in every["nodes"]]) == (3, ["SUCCESS", "RUNNING", "WAITING"])
+    whole = (await world.call("GET", f"/api/v1/tasks/{task.id}")).json()
+    assert [step for node in every["nodes"] for step in node["steps"]] == whole["steps"]
+    assert [(node["batch"], node["begin"], node["end"]) for node in every["nodes"]] == [
+        (1, "2023-01-05T02:23:39.400Z", "2023-01-05T02:36:39.400Z"),
+        (2, "2023-01-05T02:36:39.400Z", None),
+        (3, None, None),
+    ]
+    assert (await world.call("GET", path, {"start": 2, "limit": 1})).json()["nodes"] == every["nodes"][1:2]
+    assert (await world.call("GET", path, {"start": 4})).json()["nodes"] == []
+    assert (await world.call("GET", f"{path}/{task.total[1]}")).json() == every["nodes"][1]
+    for query in ({"limit": 1001}, {"start": 0}):
+        assert_error(await world.call("GET", path, query), 400, "CSS.0001")
+    for name in ("nobody", "%00", "x" * 500):
+        assert_error(await world.call("GET", f"{path}/{name}"), 404, "CSS.0016")
+
+
+async def test_the_policy_of_a_task_is_changed(world: World) -> None:
+    task = world.service.keep(make_task(world.cluster, world.target))
+    path = f"/api/v1/tasks/{task.id}/policy"
+    gates = {"heap_percent": 80, "on_breach": "pause"}
+    window = "mon-fri 01:00-05:00 Europe/Berlin"
+    told = (await world.call("PATCH", path, body={"gates": gates, "windows": [window]})).json()["policy"]
+    both = {"heap_percent": 80.0, "on_breach": "pause", "wait_timeout_s": 600.0}
+    assert told == {"canary": False, "gates": both, "windows": [str(Window.parse(window))]}
+    told = (await world.call("PATCH", path, body={"windows": [], "gates": None})).json()["policy"]
+    assert told == {"canary": False, "gates": both, "windows": []}
+    told = (await world.call("PATCH", path, body={"gates": {}})).json()["policy"]
+    assert told == {"canary": False, "gates": None, "windows": []}
+    for body, field in (
+        ({"gates": {"heap_percent": 101}}, "heap_percent"),
+        ({"gates": {"on_breach": "wait"}}, "gate"),
+        ({"windows": ["mon"]}, "window"),
+        ({"strategy": "drain"}, "strategy"),
+        ([1], None),
+    ):
+        refused = assert_error(await world.call("PATCH", path, body=body), 400, "CSS.0001")
+        assert refused.get("field") == field
+    assert world.service.kept_tasks[task.id].policy == Policy()
+
+
+def test_the_time_left(world: World) -> None:
+    def left(task: Task, minutes: float) -> dict[str, object]:
+        document = task_document(task, START + timedelta(minutes=minutes))
+        return {key: document[key] for key in ("eta_low_s", "eta_s", "eta_high_s")}
+
+    assert set(left(make_task(world.cluster, world.target, done=4), 4).values()) == {None}
     one_done = make_task(world.cluster, world.target, done=13)  # a node takes 13 minutes
-    assert left(one_done, 13) == 26 * 60
-    assert left(one_done, 13 + 5) == 21 * 60
-    assert left(one_done, 13 + 50) == 13 * 60  # late, but never negative
-    assert left(replace(one_done, ended_at=START), 13) == 0
+    low, middle, high = left(one_done, 13).values()
+    assert low < middle == 27 * 60 < high  # type: ignore[operator]
+    assert set(left(replace(one_done, ended_at=START), 13).values()) == {0}
 
 
 def test_a_task_document_has_what_the_command_line_promises(world: World) -> None:

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from shardlift import __version__
-from shardlift.api import css, native
+from shardlift.api import css, native, nodes
 from shardlift.api.bodies import first_problem
 from shardlift.api.docs import install_docs
 from shardlift.api.errors import (
@@ -66,6 +66,7 @@ def create_app(service: Service, *, clock: Clock | None = None) -> FastAPI:
     app.state.clock = clock or SystemClock()
     app.include_router(css.router)
     app.include_router(native.router)
+    app.include_router(nodes.router)
     install_docs(app)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(ShardliftError, _shardlift_error)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from shardlift.model import Cluster, Forecast, Image, NodePlan, Plan, Policy, StepRow, Task
+from shardlift.model import Cluster, Forecast, Image, NodePlan, Plan, Policy, StepRow, StepStatus, Task, eta
 from shardlift.service.requests import CheckReport, NodeState
 
 
@@ -73,7 +74,7 @@ def check_document(report: CheckReport) -> dict[str, object]:
         "strategy": str(report.strategy),
         "ok": not report.blocking,
         "findings": [finding.as_dict() for finding in report.findings],
-        "plan": _plan_document(report.plan) if report.plan else None,
+        "plan": plan_document(report.plan) if report.plan else None,
         "forecast": _forecast_document(report.forecast) if report.forecast else None,
     }
 
@@ -94,7 +95,7 @@ def _forecast_document(forecast: Forecast) -> dict[str, object]:
     }
 
 
-def _plan_document(plan: Plan) -> dict[str, object]:
+def plan_document(plan: Plan) -> dict[str, object]:
     batches = [[_planned(node) for node in batch] for batch in plan.batches]
     return {"strategy": str(plan.strategy), "image_id": plan.image_id, "batches": batches}
 
@@ -128,7 +129,7 @@ def task_document(task: Task, now: datetime) -> dict[str, object]:
         "nodes_completed": len(completed),
         "current_nodes": list(task.current),
         "bytes_moved": task.bytes_moved,
-        "eta_s": eta_s(task, now),
+        **eta_document(task, now),
         "blocked_by": task.blocked_by,
         "paused": task.paused,
         "at_rest": task.at_rest,
@@ -139,8 +140,38 @@ def task_document(task: Task, now: datetime) -> dict[str, object]:
         "policy": policy_document(task.policy),
         "fail_message": task.fail_message,
         "batches": [[node.name for node in batch] for batch in task.plan.batches],
-        "steps": [_step_document(row) for row in task.steps],
+        "steps": [step_document(row) for row in task.steps],
     }
+
+
+def node_documents(task: Task, names: Sequence[str]) -> list[dict[str, object]]:
+    """Nodes of the task, each with the state that its 13 sub-steps add up to."""
+    rows: dict[str, list[StepRow]] = {name: [] for name in names}
+    for row in task.steps:
+        if row.node in rows:
+            rows[row.node].append(row)
+    batch_of = {node.name: number for number, batch in enumerate(task.plan.batches, 1) for node in batch}
+    return [
+        {
+            "name": name,
+            "batch": batch_of[name],
+            "status": str(node_status(rows[name])),
+            "begin": iso_time(min((row.begin for row in rows[name] if row.begin), default=None)),
+            "end": iso_time(rows[name][-1].end if rows[name] else None),
+            "steps": [step_document(row) for row in rows[name]],
+        }
+        for name in names
+    ]
+
+
+def node_status(rows: Sequence[StepRow]) -> StepStatus:
+    """WAITING until its first sub-step begins, RUNNING until its last one ends, FAILED where one has failed."""
+    said = {row.status for row in rows}
+    if StepStatus.FAILED in said:
+        return StepStatus.FAILED
+    if said == {StepStatus.SUCCESS}:
+        return StepStatus.SUCCESS
+    return StepStatus.RUNNING if any(row.begin for row in rows) else StepStatus.WAITING
 
 
 def policy_document(policy: Policy) -> dict[str, object]:
@@ -151,7 +182,7 @@ def policy_document(policy: Policy) -> dict[str, object]:
     return {"canary": policy.canary, "gates": told, "windows": [str(window) for window in policy.windows]}
 
 
-def _step_document(row: StepRow) -> dict[str, object]:
+def step_document(row: StepRow) -> dict[str, object]:
     return {
         "node": row.node,
         "order": row.order,
@@ -166,29 +197,9 @@ def _step_document(row: StepRow) -> dict[str, object]:
     }
 
 
-def eta_s(task: Task, now: datetime) -> int | None:
-    """Seconds left: the mean time of a completed node for each node left, less what the current ones have had.
-
-    None while no node is done, because nothing is known then; 0 for a task that has ended.
-    """
-    if task.ended_at is not None:
-        return 0
-    completed = task.completed
-    took_s = [seconds for name in completed if (seconds := _node_took_s(task, name)) is not None]
-    if not took_s:
-        return None
-    mean_s = sum(took_s) / len(took_s)
-    left = [name for name in task.total if name not in completed]
-    spent_s = [(now - began).total_seconds() for name in left if (began := _began(task, name)) is not None]
-    started_s = sum(max(mean_s - seconds, 0.0) for seconds in spent_s)
-    return round(started_s + mean_s * (len(left) - len(spent_s)))
-
-
-def _began(task: Task, name: str) -> datetime | None:
-    return min((row.begin for row in task.steps_of(name) if row.begin), default=None)
-
-
-def _node_took_s(task: Task, name: str) -> float | None:
-    began = _began(task, name)
-    ended = max((row.end for row in task.steps_of(name) if row.end), default=None)
-    return (ended - began).total_seconds() if began and ended else None
+def eta_document(task: Task, now: datetime) -> dict[str, int | None]:
+    """`eta_s` and its range in whole seconds; all null while nothing is known."""
+    told = eta(task, now)
+    if told is None:
+        return {"eta_s": None, "eta_low_s": None, "eta_high_s": None}
+    return {"eta_s": round(told.left_s), "eta_low_s": math.floor(told.low_s), "eta_high_s": math.ceil(told.high_s)}

@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from shardlift.api import documents
 from shardlift.api.auth import Caller, Located, authenticate
@@ -19,7 +19,9 @@ from shardlift.api.native_schemas import (
     CheckAnswer,
     ClusterDocument,
     ClusterPage,
+    GatesBody,
     ImagePage,
+    PolicyChangeBody,
     TaskDocument,
     TaskPage,
     UpgradeBody,
@@ -27,9 +29,11 @@ from shardlift.api.native_schemas import (
 from shardlift.errors import NotFoundError, UsageError
 from shardlift.model import Policy, Task, TaskKind
 from shardlift.service.policies import policy_of
-from shardlift.service.requests import UpgradeRequest
+from shardlift.service.requests import PolicyChange, UpgradeRequest
 
 router = APIRouter(prefix="/api/v1", tags=["native"])
+
+Body = TypeVar("Body", bound=BaseModel)
 
 In = Annotated[Caller, Depends(authenticate)]
 Start = Annotated[Annotated[int, Field(ge=1)], Whole, Query(description="1-based index of the first item")]
@@ -116,7 +120,7 @@ async def list_targets(
 )
 async def check(found: InPath) -> CheckAnswer:
     """Changes nothing. `plan` is null when something blocks; `findings` say what, why, and what to do about it."""
-    report = await found.service.check(_upgrade_request(found))
+    report = await found.service.check(upgrade_request(found))
     return CheckAnswer.model_validate(documents.check_document(report))
 
 
@@ -129,7 +133,7 @@ async def check(found: InPath) -> CheckAnswer:
 )
 async def upgrade(found: InPath) -> TaskDocument:
     """Checked before the answer; the task is RUNNING when it leaves."""
-    task = await found.service.upgrade(_upgrade_request(found), found.project_id)
+    task = await found.service.upgrade(upgrade_request(found), found.project_id)
     return _task(found, task)
 
 
@@ -195,6 +199,21 @@ async def approve(owned: Owned) -> TaskDocument:
     return _task(caller, await caller.service.approve(task.id, caller.project_id))
 
 
+@router.patch(
+    "/tasks/{task_id}/policy",
+    summary="Changes a task's policy",
+    openapi_extra=body_of(PolicyChangeBody),
+    responses=errors_of(400, 401, 404, 412),
+)
+async def change_policy(owned: Owned) -> TaskDocument:
+    """Heeded from the next look between two nodes on; of a FAILED task once it is retried."""
+    caller, task = owned
+    asked = _body(caller.body, PolicyChangeBody)
+    gates = None if asked.gates is None else _gates(asked.gates)
+    change = PolicyChange(asked.canary, gates, asked.windows)
+    return _task(caller, await caller.service.set_policy(task.id, change, caller.project_id))
+
+
 @router.post("/tasks/{task_id}/abort", summary="Ends a task", responses=errors_of(400, 401, 404, 409, 412))
 async def abort(owned: Owned) -> TaskDocument:
     """Ends it at the next safe point; all settings that it changed are put back."""
@@ -202,12 +221,8 @@ async def abort(owned: Owned) -> TaskDocument:
     return _task(caller, await caller.service.abort(task.id, caller.project_id))
 
 
-def _upgrade_request(found: Located) -> UpgradeRequest:
-    try:
-        asked = UpgradeBody.model_validate(json_body(found.body) or {})
-    except ValidationError as error:
-        field, problem = first_problem(error)
-        raise native_error(UsageError(problem, field=field)) from None
+def upgrade_request(found: Located) -> UpgradeRequest:
+    asked = _body(found.body, UpgradeBody)
     return UpgradeRequest(
         cluster_id=found.cluster.id,
         image=asked.image,
@@ -221,13 +236,20 @@ def _upgrade_request(found: Located) -> UpgradeRequest:
 
 
 def _policy(asked: UpgradeBody) -> Policy:
-    gates = asked.policy.gates
+    return policy_of(asked.policy.canary, _gates(asked.policy.gates), asked.policy.windows)
+
+
+def _gates(asked: GatesBody | None) -> dict[str, object]:
+    """What was given of them; only that tells an empty object from one whose limits are missing."""
+    return {} if asked is None else asked.model_dump(exclude_unset=True, exclude_none=True)
+
+
+def _body(body: bytes, model: type[Body]) -> Body:
     try:
-        return policy_of(
-            asked.policy.canary, gates.model_dump(exclude_none=True) if gates else {}, asked.policy.windows
-        )
-    except UsageError as error:
-        raise native_error(error) from None
+        return model.model_validate(json_body(body) or {})
+    except ValidationError as error:
+        field, problem = first_problem(error)
+        raise native_error(UsageError(problem, field=field)) from None
 
 
 def _task(caller: Caller, task: Task) -> TaskDocument:

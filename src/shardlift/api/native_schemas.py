@@ -40,6 +40,22 @@ class PolicyBody(BaseModel):
     )
 
 
+class PolicyChangeBody(BaseModel):
+    """What is to change in a task's policy. What is left out, or null, stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    canary: Truth | None = Field(
+        default=None, description="false: approves the canary in advance. A canary can not be asked for later"
+    )
+    gates: GatesBody | None = Field(
+        default=None, description="In place of all gates that there are; `{}` takes them away"
+    )
+    windows: list[str] | None = Field(
+        default=None, max_length=50, description="In place of all windows that there are; `[]` takes them away"
+    )
+
+
 class UpgradeBody(BaseModel):
     """What an upgrade, or its dry run, is asked for with. Unknown keys are ignored."""
 
@@ -219,6 +235,16 @@ class CheckAnswer(BaseModel):
     )
 
 
+class PolicyDocument(BaseModel):
+    """How a task goes from node to node."""
+
+    canary: bool = Field(description="Whether its first node waits for approval")
+    gates: dict[str, float | str] | None = Field(
+        description="Limits by name, `on_breach` and `wait_timeout_s`; null for none"
+    )
+    windows: list[str] = Field(description="Times at which nodes may be begun; none for always")
+
+
 class StepDocument(BaseModel):
     """One sub-step of one node."""
 
@@ -252,7 +278,9 @@ class TaskDocument(BaseModel):
     nodes_completed: int = Field(description="How many of them are done")
     current_nodes: list[str] = Field(description="Nodes being worked on, or where it failed")
     bytes_moved: int = Field(description="Shard data sent between nodes so far")
-    eta_s: int | None = Field(description="Seconds left, from the nodes done so far; null while none is")
+    eta_s: int | None = Field(description="Seconds of work left, from what this task has needed so far; null at first")
+    eta_low_s: int | None = Field(description="Four times of five it takes at least so many, and")
+    eta_high_s: int | None = Field(description="at most so many")
     blocked_by: str | None = Field(description="What it waits for and what to do about it; null when nothing")
     paused: bool = Field(description="Whether it is to stop before the next node")
     at_rest: bool = Field(description="Whether nothing is under way, and no node is half done")
@@ -260,10 +288,26 @@ class TaskDocument(BaseModel):
     waiting_for: str | None = Field(description="What keeps it between two nodes, and what to do; null when nothing")
     hold_until: str | None = Field(description="ISO 8601, UTC; when its maintenance window opens, if it waits for that")
     queue_position: int | None = Field(description="Place among tasks that wait for their turn; null when it has it")
-    policy: dict[str, Any] = Field(description="Canary, gates and windows, as they were asked for")
+    policy: PolicyDocument = Field(description="Canary, gates and windows that it goes by")
     fail_message: str | None = Field(description="Why it failed")
     batches: list[list[str]] = Field(description="Names of the nodes, batch by batch, in plan order")
     steps: list[StepDocument] = Field(description="13 sub-steps of each node, in plan order")
+
+
+class TaskNodeDocument(BaseModel):
+    """One node of a task."""
+
+    name: str = Field(description="Node name")
+    batch: int = Field(description="Which batch it is in, from 1")
+    status: Literal["WAITING", "RUNNING", "SUCCESS", "FAILED"] = Field(description="What its sub-steps add up to")
+    begin: str | None = Field(description="ISO 8601, UTC; null before it begins")
+    end: str | None = Field(description="ISO 8601, UTC; null before it is done")
+    steps: list[StepDocument] = Field(description="Its 13 sub-steps")
+
+
+class TaskNodePage(BaseModel):
+    total: int = Field(description="How many there are in all")
+    nodes: list[TaskNodeDocument] = Field(description="Those of this page, in plan order")
 
 
 class TaskPage(BaseModel):

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shardlift.cli.output import stderr
-from shardlift.model import StepRow, StepStatus, Task, TaskStatus
+from shardlift.model import Eta, StepRow, StepStatus, Task, TaskStatus, eta
 
 if TYPE_CHECKING:
     from shardlift.service import Service
@@ -123,19 +123,22 @@ class LiveView:
 
 def summary(task: Task, now: datetime) -> str:
     """One line: status, nodes, bytes, and the time left once it can be told."""
-    from shardlift.api.documents import eta_s  # noqa: PLC0415 - slow to import
-
     words = [f"task {task.id} {_state(task)}"]
     words.append(f"{len(task.completed)} of {len(task.total)} nodes done")
     words.append(f"{size(task.bytes_moved)} moved")
-    left_s = eta_s(task, now)
     if task.status is TaskStatus.RUNNING and not task.at_rest:
-        words.append("time left not known yet" if left_s is None else f"about {left_s} s left")
+        words.append(_left(eta(task, now)))
     elif task.ended_at is not None:
         words.append(f"took {(task.ended_at - task.created_at).total_seconds():.0f} s")
     if task.fail_message and task.status is not TaskStatus.SUCCESS:
         words.append(task.fail_message)
     return ", ".join(words)
+
+
+def _left(told: Eta | None) -> str:
+    if told is None:
+        return "time left not known yet"
+    return f"about {told.left_s:.0f} s left ({told.low_s:.0f} to {told.high_s:.0f})"
 
 
 def _state(task: Task) -> str:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shardlift.cli.options import Gate, Window
 from shardlift.cli.output import AsJson, print_fields, print_json, print_table, say
 from shardlift.cli.progress import follow, task_view
 from shardlift.cli.session import Session, server_url, session_of
+from shardlift.errors import UsageError
 from shardlift.model import Policy, Task, TaskStatus
 
 if TYPE_CHECKING:  # at run time the session imports them, once a command needs them
@@ -76,6 +78,35 @@ def approve(context: typer.Context, task: TaskId, watch: Watch = False, as_json:
     session = session_of(context)
     begun = session.run(lambda service: service.approve(task))
     raise typer.Exit(begin_or_watch(session, begun, watch=watch, as_json=as_json))
+
+
+@app.command("policy")
+def policy(
+    context: typer.Context,
+    task: TaskId,
+    *,
+    gate: Gate = None,
+    window: Window = None,
+    no_gates: Annotated[bool, typer.Option("--no-gates", help="Take all gates away.")] = False,
+    no_windows: Annotated[bool, typer.Option("--no-windows", help="Take all windows away.")] = False,
+    no_canary: Annotated[bool, typer.Option("--no-canary", help="Approve the canary, now or in advance.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Change gates and windows of a task under way; what is not named stays as it is."""
+    from shardlift.service.policies import gates_from_words  # noqa: PLC0415 - slow to import
+    from shardlift.service.requests import PolicyChange  # noqa: PLC0415 - slow to import
+
+    for named, taken, option in ((gate, no_gates, "--no-gates"), (window, no_windows, "--no-windows")):
+        if named and taken:
+            raise UsageError("both new ones and none", field=option, value=True, remedy=f"leave {option} out")
+    gates = gates_from_words(gate) if gate else {} if no_gates else None
+    windows = window or ([] if no_windows else None)
+    if gates is None and windows is None and not no_canary:
+        raise UsageError(
+            "nothing is to be changed", remedy="give --gate, --window, --no-gates, --no-windows or --no-canary"
+        )
+    change = PolicyChange(False if no_canary else None, gates, windows)
+    print_task(session_of(context).run(lambda service: service.set_policy(task, change)), as_json=as_json)
 
 
 @app.command("retry")

@@ -10,6 +10,7 @@ import typer
 
 from shardlift.cli.forecast import print_forecast
 from shardlift.cli.images import pull_with_bar
+from shardlift.cli.options import Gate, Window
 from shardlift.cli.output import AsJson, print_fields, print_json, print_table, say
 from shardlift.cli.session import session_of
 from shardlift.cli.tasks import Watch, begin_or_watch
@@ -27,14 +28,6 @@ BatchSize = Annotated[int, typer.Option(min=1, help="At most so many nodes at a 
 BackupCheck = Annotated[bool, typer.Option("--backup-check", help="Refuse unless every index is in a snapshot.")]
 Canary = Annotated[
     bool, typer.Option("--canary", help="The first node comes back without shards and waits for `task approve`.")
-]
-Gate = Annotated[
-    list[str] | None,
-    typer.Option("--gate", help="NAME=VALUE, such as search_latency_ms=200: what must hold before each node."),
-]
-Window = Annotated[
-    list[str] | None,
-    typer.Option("--window", help='When nodes may be begun, such as "mon-fri 01:00-05:00 Europe/Berlin".'),
 ]
 LoadCheck = Annotated[bool, typer.Option("--load-check", help="Refuse while the nodes are under load.")]
 

@@ -2,6 +2,7 @@
 
 from shardlift.model.cluster import Cluster, ClusterStatus, InstanceType, Node, Strategy
 from shardlift.model.disk import WATERMARK_LOW, free_at_low, size_bytes, thresholds_enabled, watermark_low
+from shardlift.model.eta import Eta, eta
 from shardlift.model.finding import Finding, Severity
 from shardlift.model.forecast import DiskPeak, Forecast, Inflow, NodeForecast, Stuck
 from shardlift.model.image import EngineKind, Image, Version
@@ -38,6 +39,7 @@ __all__ = [
     "Decision",
     "DiskPeak",
     "EngineKind",
+    "Eta",
     "Explanation",
     "Finding",
     "Forecast",
@@ -73,6 +75,7 @@ __all__ = [
     "Version",
     "VotingSeen",
     "Window",
+    "eta",
     "free_at_low",
     "next_opening",
     "open_at",

@@ -1,4 +1,7 @@
-"""What people do to a task that exists: pause, resume, approve, retry, abort. Each may be sent twice."""
+"""What people do to a task that exists: pause, resume, approve, retry, abort, and change its policy.
+
+Each may be sent twice.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from shardlift.clock import Clock
-from shardlift.errors import NotFoundError, RefusedError
-from shardlift.model import Image, Task, TaskStatus, partial_account
-from shardlift.store import Store
+from shardlift.errors import NotFoundError, RefusedError, UsageError
+from shardlift.model import Image, Policy, Task, TaskStatus, partial_account
+from shardlift.service.policies import changed_policy
+from shardlift.service.requests import PolicyChange
+from shardlift.store import Store, set_policy
 
 
 class TaskControl:
@@ -43,6 +48,32 @@ class TaskControl:
             )
         if not task.approved:
             await self._store.request(task.id, approved=True)
+
+    async def set_policy(self, task: Task, change: PolicyChange) -> None:
+        """From the next look between two nodes on the task goes by the changed policy; a FAILED one once it is retried.
+
+        A paused task stays paused.
+        """
+        policy = changed_policy(task.policy, change)
+        if task.status is not TaskStatus.FAILED or task.aborting:
+            _in_progress(task, "given another policy")
+        if change.canary and not task.policy.canary:
+            raise UsageError(
+                f"task {task.id} was planned without a canary",
+                field="canary",
+                value=True,
+                remedy="pause the task to look at a node, or abort it and start one with a canary for the nodes left",
+            )
+        if policy == task.policy:
+            return
+
+        def changed(now: Policy) -> Policy:
+            return changed_policy(now, change)
+
+        if not await set_policy(self._store.database, task.id, changed, approved=change.canary is False):
+            raise RefusedError(
+                f"task {task.id} has ended meanwhile", remedy="start a new upgrade for the nodes that are left, if any"
+            )
 
     async def retry(self, task: Task) -> None:
         """A FAILED task goes on from its failed sub-step, also when it had been paused before it failed."""

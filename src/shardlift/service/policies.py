@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from shardlift.errors import UsageError
 from shardlift.model import Gates, OnBreach, Policy, Window
+from shardlift.service.requests import PolicyChange
 
 _PERCENT = 100
 _LIMITS = ("search_latency_ms", "write_latency_ms", "rejections", "heap_percent", "disk_percent")
@@ -17,6 +19,11 @@ _WAIT_S = Gates().wait_timeout_s
 
 def policy_from_words(canary: bool, gates: Sequence[str], windows: Sequence[str]) -> Policy:
     """From a command line: each gate is `NAME=VALUE`. Raises UsageError that names the word and what would do."""
+    return policy_of(canary, gates_from_words(gates), windows)
+
+
+def gates_from_words(gates: Sequence[str]) -> dict[str, object]:
+    """`NAME=VALUE` each, by name; values are not looked at yet. Raises UsageError."""
     named: dict[str, object] = {}
     for word in gates:
         name, equals, value = word.partition("=")
@@ -25,7 +32,7 @@ def policy_from_words(canary: bool, gates: Sequence[str], windows: Sequence[str]
         if name in named:
             raise UsageError("a gate is given twice", field="gate", value=word, remedy="give each name once")
         named[name] = value
-    return policy_of(canary, named, windows)
+    return named
 
 
 def policy_of(canary: bool, gates: Mapping[str, object], windows: Sequence[str]) -> Policy:
@@ -37,6 +44,14 @@ def policy_of(canary: bool, gates: Mapping[str, object], windows: Sequence[str])
     return Policy(
         canary=canary, gates=_gates(gates) if gates else None, windows=tuple(_window(text) for text in windows)
     )
+
+
+def changed_policy(before: Policy, change: PolicyChange) -> Policy:
+    """The policy with what `change` names put in place. Raises UsageError as `policy_of` does."""
+    asked = policy_of(before.canary, change.gates or {}, change.windows or ())
+    after = before if change.canary is None else replace(before, canary=change.canary)
+    after = after if change.gates is None else replace(after, gates=asked.gates)
+    return after if change.windows is None else replace(after, windows=asked.windows)
 
 
 def _window(text: str) -> Window:

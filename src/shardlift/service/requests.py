@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -77,6 +78,19 @@ class UpgradeRequest:
     load_check: bool = False
     batch_size: int = 1
     policy: Policy = field(default_factory=Policy)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChange:
+    """What is to change in the policy of a task that exists; None keeps what is there.
+
+    `gates` by name, in place of all that were set; an empty mapping takes them away. `windows` likewise. `canary` can
+    only be False: the canary is approved in advance.
+    """
+
+    canary: bool | None = None
+    gates: Mapping[str, object] | None = None
+    windows: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

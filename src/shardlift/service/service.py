@@ -24,6 +24,7 @@ from shardlift.service.requests import (
     Key,
     NodeState,
     Page,
+    PolicyChange,
     Project,
     UpgradeRequest,
 )
@@ -193,6 +194,10 @@ class Service:
 
     async def approve(self, task_id: str, project_id: str | None = None) -> Task:
         await self._control.approve(await self.task(task_id, project_id))
+        return await self.task(task_id)
+
+    async def set_policy(self, task_id: str, change: PolicyChange, project_id: str | None = None) -> Task:
+        await self._control.set_policy(await self.task(task_id, project_id), change)
         return await self.task(task_id)
 
     async def retry(self, task_id: str, project_id: str | None = None) -> Task:

@@ -16,6 +16,7 @@ from shardlift.model import (
     Gates,
     Observation,
     OnBreach,
+    Policy,
     Task,
     next_opening,
     open_at,
@@ -29,7 +30,10 @@ _PAUSE_LAST_S = 60.0
 
 @dataclass(slots=True)
 class Boundary:
-    """What is asked before `node` is begun, in this order: abort, pause, window, gates."""
+    """What is asked before `node` is begun, in this order: abort, pause, window, gates.
+
+    The policy is read at each look, since people may change it while the task goes on or waits.
+    """
 
     task: Task
     journal: Journal
@@ -43,15 +47,17 @@ class Boundary:
 
         Raises AbortedError, SuspendedError, and StepFailedError for a gate that is to fail the task.
         """
-        await self._wishes()
-        gates = self.task.policy.gates
+        gates = (await self._wishes()).gates
         if gates is None or not gates.limits:
             return
         began_s = self.clock.elapsed_s()
         before, pause_s = await self._read()
         while True:  # ends by the gates' own bound
             await self.clock.sleep(pause_s)
-            await self._wishes()
+            gates = (await self._wishes()).gates
+            if gates is None or not gates.limits:
+                await self._tell(None)
+                return
             now, pause_s = await self._read()
             findings = _closed(gates, before, now)
             if not findings:
@@ -60,22 +66,23 @@ class Boundary:
             await self._breached(node, gates, findings, self.clock.elapsed_s() - began_s)
             before = now
 
-    async def _wishes(self) -> None:
+    async def _wishes(self) -> Policy:
         self.journal.lease.check()
         control = await self.journal.control(self.task.id)
         if control.aborting:
             raise AbortedError("the task was asked to end")
         if control.paused:
             raise SuspendedError(paused_text(self.task.id))
-        windows, now = self.task.policy.windows, self.clock.now()
+        windows, now = control.policy.windows, self.clock.now()
         if not open_at(windows, now):
             opens = next_opening(windows, now)
             named = " or ".join(str(window) for window in windows)
             raise SuspendedError(
                 f"its maintenance window ({named}), which opens at {opens:%Y-%m-%d %H:%M} UTC; to go on before that, "
-                f"`shardlift task abort {self.task.id}` and start a new upgrade without --window",
+                f"`shardlift task policy {self.task.id} --no-windows`",
                 hold_until=opens,
             )
+        return control.policy
 
     async def _read(self) -> tuple[Observation | EngineError, float]:
         """What is seen now, or why nothing is; and how long to wait until the next reading."""
@@ -104,7 +111,8 @@ class Boundary:
             )
         await self._tell(
             f"its gates ({seen}); it pauses after {gates.wait_timeout_s:.0f} s of that, and "
-            f"`shardlift task abort {self.task.id}` ends it"
+            f"`shardlift task policy {self.task.id} --no-gates` takes them away, `shardlift task abort {self.task.id}` "
+            "ends it"
         )
 
     async def _tell(self, waiting_for: str | None) -> None:

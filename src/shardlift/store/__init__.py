@@ -3,6 +3,18 @@
 from shardlift.store.database import Database, StoreError, open_database
 from shardlift.store.journal import Control, Journal, SettingChange
 from shardlift.store.leases import Lease, Leases
+from shardlift.store.policy import set_policy
 from shardlift.store.store import Store
 
-__all__ = ["Control", "Database", "Journal", "Lease", "Leases", "SettingChange", "Store", "StoreError", "open_database"]
+__all__ = [
+    "Control",
+    "Database",
+    "Journal",
+    "Lease",
+    "Leases",
+    "SettingChange",
+    "Store",
+    "StoreError",
+    "open_database",
+    "set_policy",
+]

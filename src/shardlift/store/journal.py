@@ -12,7 +12,8 @@ from sqlalchemy import Row, Text, Update, bindparam, func, insert, select, updat
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shardlift.errors import FencedError
-from shardlift.model import StepStatus, TaskStatus
+from shardlift.model import Policy, StepStatus, TaskStatus
+from shardlift.store.codec import policy_from
 from shardlift.store.database import Database
 from shardlift.store.leases import Lease
 from shardlift.store.tables import UtcTime, cluster, node, recovery, setting_change, step, task
@@ -29,7 +30,9 @@ _MINE = (
     .with_for_update(read=True)
 )
 _REVISED = update(task).where(task.c.id == bindparam("of_task")).values(revision=task.c.revision + 1)
-_CONTROL = select(task.c.aborting, task.c.paused, task.c.approved).where(task.c.id == bindparam("of_task"))
+_CONTROL = select(task.c.aborting, task.c.paused, task.c.approved, task.c.policy).where(
+    task.c.id == bindparam("of_task")
+)
 _STEP = update(step).where(
     step.c.task_id == bindparam("of_task"), step.c.node == bindparam("of_node"), step.c.order == bindparam("of_order")
 )
@@ -77,6 +80,7 @@ class Control:
     aborting: bool
     paused: bool
     approved: bool
+    policy: Policy
 
 
 class Journal:
@@ -167,7 +171,7 @@ class Journal:
             row = (await connection.execute(_CONTROL, {"of_task": task_id})).one_or_none()
             if row is None:
                 raise FencedError(f"task {task_id} is gone, and its cluster with it")
-            return Control(row.aborting, row.paused, row.approved)
+            return Control(row.aborting, row.paused, row.approved, policy_from(row.policy))
 
     async def go_on(self, task_id: str) -> None:
         """The task is no longer at rest. Written before anything is done that must not be left as it is."""

@@ -24,7 +24,14 @@ from shardlift.model import (
     TaskKind,
     TaskStatus,
 )
-from shardlift.store.codec import cluster_from, node_from, plan_to_json, policy_to_json, step_from, task_from
+from shardlift.store.codec import (
+    cluster_from,
+    node_from,
+    plan_to_json,
+    policy_to_json,
+    step_from,
+    task_from,
+)
 from shardlift.store.database import Database
 from shardlift.store.queue import TURNS, at
 from shardlift.store.tables import access_key, cluster, node, project, step, task
