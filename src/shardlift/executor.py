@@ -81,7 +81,7 @@ def _ignore(_event: Event) -> None:
 class Executor:
     """Runs one task to its end, or until it is fenced, cancelled or without a database.
 
-    `observer` is told each moment of the walk; tests crash there.
+    `observer` is told each moment of the walk; tests crash there. What it raises at `begun` is how the sub-step fails.
     """
 
     def __init__(self, bench: Bench, task: Task, observer: Callable[[Event], None] = _ignore) -> None:
@@ -182,10 +182,10 @@ class Executor:
     async def _step(self, plan: NodePlan, order: int) -> None:
         bench, task_id = self._bench, self._task.id
         await bench.journal.begin_step(task_id, plan.name, order, bench.clock.now())
-        self._observer(Event("begun", plan.name, order))
         context = self._context(plan, order)
         first, self._resuming = self._resuming, False
         try:
+            self._observer(Event("begun", plan.name, order))
             if first and _SAFETY_CHECK < order <= _SHUTDOWN and await bench.driver.process(context.node) is not None:
                 # The check was passed by an earlier run, maybe hours ago, and the node still stands.
                 await self._patiently(lambda: STEPS[_SAFETY_CHECK](context))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from shardlift.backend import Backend
 from shardlift.driver import LocalDriver
 from shardlift.driver.protocol import Driver
 from shardlift.engine import Engine, open_engine
@@ -13,7 +14,7 @@ from shardlift.model import Cluster, Image
 from shardlift.settings import Settings
 
 
-class LocalBackend:
+class LocalBackend(Backend):
     """Real engines on this machine."""
 
     def __init__(self, catalogue: Catalogue, drivers: dict[str, Callable[[], Driver]]) -> None:

@@ -13,7 +13,7 @@ from shardlift.backend import Backend
 from shardlift.clock import Clock
 from shardlift.errors import ShardliftError
 from shardlift.executor import Bench, Event, Executor
-from shardlift.model import Task, TaskStatus
+from shardlift.model import Cluster, Task, TaskStatus
 from shardlift.settings import Settings
 from shardlift.steps import Ledger
 from shardlift.store import Journal, Lease, Leases, Store
@@ -98,17 +98,18 @@ class Runner:
         try:
             for task in await self._running(cluster.id):
                 await Ledger(journal, engine, task.id).restore_others()
+                clock = self._backend.clock(cluster, self._clock)
                 bench = Bench(
                     journal=journal,
                     cluster=cluster,
                     image=self._backend.image(task.image_id),
                     engine=engine,
                     driver=self._backend.driver(cluster.driver),
-                    settings=self._settings,
-                    clock=self._clock,
+                    settings=self._backend.settings(cluster, self._settings),
+                    clock=clock,
                 )
                 _log.info("task goes on", task=task.id, cluster=cluster.name, epoch=lease.epoch)
-                status = await Executor(bench, task, self._observer).run()
+                status = await Executor(bench, task, self._told(cluster)).run()
                 if status is TaskStatus.RUNNING:
                     # At rest until somebody resumes it or its window opens. What it has set stays until it ends.
                     _log.info("task rests", task=task.id, cluster=cluster.name)
@@ -118,6 +119,13 @@ class Runner:
         finally:
             with suppress(ShardliftError):
                 await engine.close()
+
+    def _told(self, cluster: Cluster) -> Callable[[Event], None]:
+        def tell(event: Event) -> None:
+            self._backend.heard(cluster, event.what, event.node, event.order)
+            self._observer(event)
+
+        return tell
 
     async def _running(self, cluster_id: str) -> tuple[Task, ...]:
         _, tasks = await self._store.tasks(cluster_id, limit=1000)

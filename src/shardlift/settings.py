@@ -62,6 +62,10 @@ class Settings(BaseSettings):
         return self.home / "images"
 
     @property
+    def sim_path(self) -> Path:
+        return self.home / "sim"
+
+    @property
     def nodes_path(self) -> Path:
         return self.home / "nodes"
 

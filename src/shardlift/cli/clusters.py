@@ -1,4 +1,4 @@
-"""`shardlift cluster ...`: real clusters on this machine."""
+"""`shardlift cluster ...`: real clusters on this machine, and simulated ones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from shardlift.cli.images import pull_with_bar
 from shardlift.cli.output import AsJson, print_fields, print_json, print_table, say
 from shardlift.cli.session import Session, project_of, session_of
+from shardlift.cli.simulation import Data, Indices, Replicas, Speed, simulation_of
 from shardlift.errors import UsageError
 from shardlift.model import Cluster, InstanceType, Strategy
 
@@ -43,8 +44,12 @@ def create(
     strategy: Annotated[Strategy, typer.Option(help="How its nodes are upgraded unless a request says so.")] = (
         Strategy.DRAIN
     ),
-    driver: Annotated[str, typer.Option(help="Where nodes live: `local`.")] = "local",
+    driver: Annotated[str, typer.Option(help="Where nodes live: `local`, or `sim` for simulated ones.")] = "local",
     heap_mib: Annotated[int | None, typer.Option(help="Heap of each node, MiB.")] = None,
+    data: Data = None,
+    indices: Indices = None,
+    replicas: Replicas = None,
+    speed: Speed = None,
     project: Project = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,7 +57,7 @@ def create(
     from shardlift.service.requests import CreateCluster, NodeGroup  # noqa: PLC0415 - slow to import
 
     session = session_of(context)
-    counts = {InstanceType.ESS: nodes} if roles is None else _counts(roles)
+    counts = {InstanceType.ESS: nodes} if roles is None else counts_of(roles)
     request = CreateCluster(
         project_id="",
         name=name,
@@ -62,6 +67,7 @@ def create(
         driver=driver,
         strategy=strategy,
         heap_mib=heap_mib,
+        simulation=simulation_of(data, indices, replicas, speed),
     )
     cluster, states = session.run(lambda service: _create(service, request, project))
     _show(cluster, states, as_json=as_json)
@@ -145,7 +151,7 @@ async def _delete(service: Service, ref: str, project: str | None) -> Cluster:
     return cluster
 
 
-def _counts(text: str) -> dict[InstanceType, int]:
+def counts_of(text: str) -> dict[InstanceType, int]:
     """Reads `data=3,master=3`. Raises UsageError."""
     counts: dict[InstanceType, int] = {}
     for part in text.split(","):

@@ -26,9 +26,12 @@ from shardlift.model.observation import (
 )
 from shardlift.model.plan import SUB_STEPS, NodePlan, Plan, SubStep
 from shardlift.model.policy import Gates, OnBreach, Policy, Window, next_opening, open_at
+from shardlift.model.simulation import SPEED, SPEED_MAX, Fault, FaultKind, Simulation
 from shardlift.model.task import StepRow, StepStatus, Task, TaskKind, TaskStatus, partial_account, paused_text
 
 __all__ = [
+    "SPEED",
+    "SPEED_MAX",
     "SUB_STEPS",
     "WATERMARK_LOW",
     "BackupSeen",
@@ -41,6 +44,8 @@ __all__ = [
     "EngineKind",
     "Eta",
     "Explanation",
+    "Fault",
+    "FaultKind",
     "Finding",
     "Forecast",
     "Gates",
@@ -64,6 +69,7 @@ __all__ = [
     "Recovery",
     "Severity",
     "ShardCopy",
+    "Simulation",
     "StepRow",
     "StepStatus",
     "Strategy",

@@ -21,6 +21,7 @@ from shardlift.store import Lease, Leases, Store
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{3,31}")
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _NODES_MAX = 200
+_SIMULATED_MAX = 1000
 _JOIN_POLL_S = 5.0
 _ROUND_S = 0.3
 # Names of the CSS contract for data and cold nodes; the other two are ours.
@@ -42,10 +43,9 @@ def validate(request: CreateCluster) -> None:
             remedy="use 4 to 32 letters, digits, - or _, beginning with a letter",
         )
     total = sum(group.count for group in request.groups)
-    if total < 1 or total > _NODES_MAX or any(group.count < 1 for group in request.groups):
-        raise UsageError(
-            f"a cluster has 1 to {_NODES_MAX} nodes", field="nodes", value=total, remedy="ask for that many"
-        )
+    most = _SIMULATED_MAX if request.driver == "sim" else _NODES_MAX
+    if total < 1 or total > most or any(group.count < 1 for group in request.groups):
+        raise UsageError(f"a cluster has 1 to {most} nodes", field="nodes", value=total, remedy="ask for that many")
     if not request.zones or not all(_ZONE.fullmatch(zone) for zone in request.zones):
         raise UsageError(
             "a zone's name has 1 to 64 letters, digits, - . or _",
@@ -56,6 +56,13 @@ def validate(request: CreateCluster) -> None:
     if len(set(request.zones)) != len(request.zones):
         raise UsageError(
             "a zone is named twice", field="zones", value=",".join(request.zones), remedy="name each zone once"
+        )
+    if request.simulation is not None and request.driver != "sim":
+        raise UsageError(
+            "only a simulated cluster is made with data and a speed",
+            field="driver",
+            value=request.driver,
+            remedy="choose the driver sim, or leave them out",
         )
 
 
@@ -85,6 +92,7 @@ class ClusterMaker:
         await self._store.add_cluster(cluster)
         try:
             async with self._owned(cluster.id):
+                self._backend.founded(cluster, request.simulation)
                 await self._boot(cluster, image, driver)
                 await self._store.set_cluster_status(cluster.id, ClusterStatus.AVAILABLE, None, self._clock.now())
         except (ShardliftError, asyncio.CancelledError):
@@ -169,8 +177,10 @@ class ClusterMaker:
 
     async def _joined(self, cluster: Cluster, driver: Driver, engine: Engine) -> None:
         expected = {node.name for node in cluster.nodes}
-        end_s = self._clock.elapsed_s() + self._settings.boot_timeout_s
-        while self._clock.elapsed_s() < end_s:
+        clock = self._backend.clock(cluster, self._clock)
+        bound_s = self._backend.settings(cluster, self._settings).boot_timeout_s
+        end_s = clock.elapsed_s() + bound_s
+        while clock.elapsed_s() < end_s:
             for node in cluster.nodes:
                 if await driver.process(node) is None:
                     tail = "\n".join(await driver.log_tail(node))
@@ -180,10 +190,10 @@ class ClusterMaker:
                     health = await engine.health(wait_status=Health.GREEN, timeout_s=_JOIN_POLL_S)
                     if health.status is Health.GREEN:
                         return
-            await self._clock.sleep(_ROUND_S)
+            await clock.sleep(_ROUND_S)
         tails = "\n".join([line for node in cluster.nodes for line in await driver.log_tail(node, 10)])
         raise DriverError(
-            f"the nodes did not form a green cluster within {self._settings.boot_timeout_s:.0f} s:\n{tails}",
+            f"the nodes did not form a green cluster within {bound_s:.0f} s:\n{tails}",
             remedy="see the nodes' logs above, or raise SHARDLIFT_BOOT_TIMEOUT_S",
         )
 

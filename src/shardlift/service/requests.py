@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from shardlift.model import Finding, Forecast, InstanceType, Plan, Policy, Severity, Strategy
+from shardlift.model import Finding, Forecast, InstanceType, Plan, Policy, Severity, Simulation, Strategy
 
 T = TypeVar("T")
 
@@ -48,7 +48,10 @@ class NodeGroup:
 
 @dataclass(frozen=True, slots=True)
 class CreateCluster:
-    """A new cluster. `image` is `opensearch:2.19.4` or an image id; `zones` are dealt to the nodes in turn."""
+    """A new cluster. `image` is `opensearch:2.19.4` or an image id; `zones` are dealt to the nodes in turn.
+
+    `simulation` is for the driver `sim` alone; None takes its defaults.
+    """
 
     project_id: str
     name: str
@@ -58,6 +61,7 @@ class CreateCluster:
     driver: str = "local"
     strategy: Strategy = Strategy.DRAIN
     heap_mib: int | None = None
+    simulation: Simulation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -291,11 +291,11 @@ async def open_service(
         ) from None
     owner = f"{role}:{socket.gethostname()}:{os.getpid()}"
     async with open_database(settings.database_path) as database:
-        yield Service(database, backend or _local(settings), settings, clock or SystemClock(), owner)
+        yield Service(database, backend or _usual(settings), settings, clock or SystemClock(), owner)
 
 
-def _local(settings: Settings) -> Backend:
-    # Imported here because the REST client is slow to load, and neither `image list` nor the simulator needs it.
-    from shardlift.local import local_backend  # noqa: PLC0415
+def _usual(settings: Settings) -> Backend:
+    # Imported here because most commands need neither real engines nor simulated ones.
+    from shardlift.backends import open_backend  # noqa: PLC0415
 
-    return local_backend(settings)
+    return open_backend(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shardlift.backend import Backend
 from shardlift.driver.protocol import Driver
 from shardlift.engine.protocol import Engine
 from shardlift.errors import NotFoundError
@@ -12,7 +13,7 @@ from shardlift.sim.engine import SimEngine
 from shardlift.sim.world import World
 
 
-class SimBackend:
+class SimBackend(Backend):
     """Serves one world and a fixed set of images, to one caller who comes through `door`."""
 
     def __init__(self, world: World, images: tuple[Image, ...], door: Door | None = None) -> None:

@@ -12,7 +12,10 @@ from shardlift.sim.deciders import verdicts
 from shardlift.sim.parts import Copy, IndexSpec, SimIndex, SimNode
 from shardlift.sim.world import World
 
-_DEFAULT_ROLES = ("cluster_manager", "data", "ingest")
+_DEFAULT_ROLES = {
+    EngineKind.OPENSEARCH: ("cluster_manager", "data", "ingest"),
+    EngineKind.ELASTICSEARCH: ("master", "data", "ingest"),
+}
 
 
 def sim_image(version: str, engine: EngineKind = EngineKind.OPENSEARCH) -> Image:
@@ -32,9 +35,17 @@ def sim_image(version: str, engine: EngineKind = EngineKind.OPENSEARCH) -> Image
     )
 
 
-def build_world(cluster: Cluster, clock: Clock, *, indices: Sequence[IndexSpec]) -> World:
-    """A started, green cluster of that shape, its copies dealt to the data nodes in turn."""
+def build_world(
+    cluster: Cluster, clock: Clock, *, indices: Sequence[IndexSpec], disk_bytes: int | None = None
+) -> World:
+    """A started, green cluster of that shape, its copies dealt to the data nodes in turn.
+
+    Raises ValueError when a copy finds no place. A fifth of each disk holds other things.
+    """
     nodes = [_node(node, cluster, at) for at, node in enumerate(cluster.nodes)]
+    if disk_bytes is not None:
+        for node in nodes:
+            node.disk_bytes, node.filler_bytes = disk_bytes, disk_bytes // 5
     made = [
         SimIndex(
             spec.name, spec.primaries, spec.replicas, spec.copy_bytes, cluster.engine, cluster.version,
@@ -73,7 +84,7 @@ def _node(node: Node, cluster: Cluster, at: int) -> SimNode:
         name=node.name,
         address=node.address,
         zone=node.zone,
-        roles=frozenset(node.roles or _DEFAULT_ROLES),
+        roles=frozenset(node.roles or _DEFAULT_ROLES[cluster.engine]),
         engine=cluster.engine,
         version=cluster.version,
         image_id=node.image_id,

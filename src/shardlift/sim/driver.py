@@ -134,6 +134,7 @@ class SimDriver:
     async def _effect(self, what: str, node: SimNode) -> AsyncIterator[None]:
         """Brackets one change of a host: what strikes, strikes before it or after it, never in the middle."""
         await self._door.before(f"host.{what}", node.name, effect=True)
-        self._world.effects.append((what, node.name))
-        yield
+        with self._world.changing():
+            self._world.effects.append((what, node.name))
+            yield
         await self._door.after(f"host.{what}", node.name, effect=True)

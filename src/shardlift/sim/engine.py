@@ -167,7 +167,11 @@ class SimEngine:
         self, call: str, where: str = "", *, effect: bool = False, master: bool = True
     ) -> AsyncIterator[World]:
         await self._door.before(call, where, effect=effect)
-        yield self._answering(master=master)
+        if effect:
+            with self._world.changing():
+                yield self._answering(master=master)
+        else:
+            yield self._answering(master=master)
         await self._done(call, where, effect=effect)
 
     async def _done(self, call: str, where: str, *, effect: bool) -> None:

@@ -7,6 +7,7 @@ node that hangs after three failed checks of ten seconds, and an election takes 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shardlift.sim import movement
@@ -31,9 +32,9 @@ def begin(world: World, node: SimNode) -> None:
     node.writes = 0
     pid = node.pid
     if node.starts:
-        world.at(node.boot_s, lambda: _booted(world, node, pid))
+        world.later(node.boot_s * node.slowness, "booted", node.name, pid)
     else:
-        world.at(_START_FAILS_S, lambda: _start_failed(node, pid))
+        world.later(_START_FAILS_S, "start_failed", node.name, pid)
 
 
 def end(world: World, node: SimNode) -> None:
@@ -44,17 +45,8 @@ def end(world: World, node: SimNode) -> None:
 
 def notice(world: World, node: SimNode) -> None:
     """After a while the others take a node that does not answer off their list."""
-    pid, hung = node.pid, node.hung
-    seconds = _NOTICED_HUNG_S if hung else _NOTICED_DEAD_S
-
-    def gone() -> str:
-        # One that hung may have gone on since, or be another process by now.
-        if not node.up or (hung and not (node.hung and node.pid == pid)):
-            return ""
-        leave(world, node)
-        return f"{node.name} has left the cluster"
-
-    world.at(seconds, gone)
+    hung_pid = (node.pid or 0) if node.hung else 0
+    world.later(_NOTICED_HUNG_S if node.hung else _NOTICED_DEAD_S, "gone", node.name, hung_pid)
 
 
 def wake(world: World, node: SimNode) -> None:
@@ -63,8 +55,7 @@ def wake(world: World, node: SimNode) -> None:
         return
     node.hung = False
     if not node.up and node.pid is not None:
-        pid = node.pid
-        world.at(_JOIN_AGAIN_S, lambda: _joins(world, node, pid))
+        world.later(_JOIN_AGAIN_S, "joins", node.name, node.pid)
 
 
 def leave(world: World, node: SimNode) -> None:
@@ -76,7 +67,7 @@ def leave(world: World, node: SimNode) -> None:
     if world.elected == node.name:
         world.elected = None
     if world.elected is None:
-        world.at(_ELECTION_S, lambda: _elect(world))
+        world.later(_ELECTION_S, "elect")
     reconfigure(world)
     world.changed()
 
@@ -86,7 +77,7 @@ def exclude_from_voting(world: World, name: str) -> None:
     reconfigure(world)
     if world.elected == name and any(_able(world, node) for node in world.nodes.values()):
         world.elected = None
-        world.at(_ELECTION_S, lambda: _elect(world))
+        world.later(_ELECTION_S, "elect")
 
 
 def clear_exclusions(world: World) -> None:
@@ -137,22 +128,33 @@ def _elect(world: World) -> str:
     return f"{world.elected} is elected master"
 
 
-def _booted(world: World, node: SimNode, pid: int) -> str:
+def _gone(world: World, name: str, hung_pid: int) -> str:
+    """`hung_pid`: the process that hung, which may have gone on since, or be another one by now; 0 if it had ended."""
+    node = world.nodes[name]
+    if not node.up or (hung_pid and not (node.hung and node.pid == hung_pid)):
+        return ""
+    leave(world, node)
+    return f"{name} has left the cluster"
+
+
+def _booted(world: World, name: str, pid: int) -> str:
+    node = world.nodes[name]
     if node.pid != pid:
         return ""
     node.booted = True
-    return "" if node.hung else _joins(world, node, pid)
+    return "" if node.hung else _joins(world, name, pid)
 
 
-def _joins(world: World, node: SimNode, pid: int) -> str:
+def _joins(world: World, name: str, pid: int) -> str:
     """HTTP opens after the join; without a master the node tries again."""
+    node = world.nodes[name]
     if node.pid != pid or node.up or node.hung:
         return ""
     if world.elected is None:
         # Its vote may be the one that was missing.
         _elect(world)
     if world.elected is None:
-        world.at(_JOIN_AGAIN_S, lambda: _joins(world, node, pid))
+        world.later(_JOIN_AGAIN_S, "joins", name, pid)
         return ""
     others = [one for one in world.nodes.values() if one.up and one is not node]
     if others and all(one.release[0] > node.release[0] or one.version.major > node.version.major for one in others):
@@ -165,9 +167,20 @@ def _joins(world: World, node: SimNode, pid: int) -> str:
     return f"{node.name} has joined as {node.engine} {node.version}"
 
 
-def _start_failed(node: SimNode, pid: int) -> str:
+def _start_failed(world: World, name: str, pid: int) -> str:
+    node = world.nodes[name]
     if node.pid != pid:
         return ""
     node.pid = None
     node.log.append("Unrecognized VM option 'Nonsense'")
     return f"{node.name} does not start"
+
+
+# By the names under which they are scheduled: these stand in files, so they stay.
+EVENTS: dict[str, Callable[..., str]] = {
+    "booted": _booted,
+    "start_failed": _start_failed,
+    "gone": _gone,
+    "joins": _joins,
+    "elect": _elect,
+}

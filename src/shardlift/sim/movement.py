@@ -6,6 +6,7 @@ target, shared by the recoveries of each. A copy that finds its data on the node
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shardlift.model import CopyState
@@ -49,7 +50,7 @@ def node_left(world: World, node: SimNode) -> None:
     for copy in world.copies_on(node.name):
         copy.node, copy.target, copy.state, copy.reason = None, None, CopyState.UNASSIGNED, "NODE_LEFT"
         copy.delayed_until_s = world.now_s + _delay_s(world, copy)
-        world.at(_delay_s(world, copy), lambda: _again(world))
+        world.later(_delay_s(world, copy), "reroute")
     for copy in world.copies:
         if copy.primary and copy.node is None:
             _promote(world, copy)
@@ -168,13 +169,22 @@ class Flow:
     def __init__(self, world: World) -> None:
         self.since_s = world.now_s
         whole = _rate(world)
-        self.rates = {}
+        self.rates: dict[int, float] = {}
         for move in world.moves:
             busiest = max(
                 sum(move.source == other.source for other in world.moves),
                 sum(move.target == other.target for other in world.moves),
             )
-            self.rates[id(move)] = whole / busiest
+            slowest = max(world.nodes[name].slowness for name in (move.source, move.target))
+            self.rates[id(move)] = whole / busiest / slowest
+
+    @classmethod
+    def known(cls, world: World, since_s: float, rates: list[float | None]) -> Flow:
+        """A flow that was written down: a rate for each of the world's moves, None for one that came later."""
+        flow = cls(world)
+        flow.since_s = since_s
+        flow.rates = {id(move): rate for move, rate in zip(world.moves, rates, strict=True) if rate is not None}
+        return flow
 
 
 def _plan_next(world: World) -> None:
@@ -188,7 +198,7 @@ def _plan_next(world: World) -> None:
         return
     number = world.new_flow()
     seconds = min(max(move.left_bytes, 0.0) / flow.rates[id(move)] for move in world.moves)
-    world.at(seconds, lambda: _flowed(world, number))
+    world.later(seconds, "flowed", number)
 
 
 def _flowed(world: World, number: int) -> str:
@@ -304,3 +314,7 @@ def _uneven(world: World, kinds: str, nodes: list[SimNode], load: dict[str, int]
                 if fits and copy.state is CopyState.STARTED and not verdicts(world, copy, light):
                     return copy, light
     return None
+
+
+# By the names under which they are scheduled: these stand in files, so they stay.
+EVENTS: dict[str, Callable[..., str]] = {"reroute": _again, "flowed": _flowed}

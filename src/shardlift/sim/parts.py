@@ -27,6 +27,7 @@ class SimNode:
 
     `serving`: it answers HTTP. `boot_s`: seconds from start to both. `starts` False: the process ends soon after its
     start. `filler_bytes`: what others have put on its disk. `disk` holds the data of copies it does not serve now.
+    `slowness`: how many times longer it takes to boot and to send or take a copy.
     """
 
     name: str
@@ -54,6 +55,7 @@ class SimNode:
     log: list[str] = field(default_factory=list)
     started_at_ms: int = 0
     writes: int = 0
+    slowness: float = 1.0
 
     @property
     def release(self) -> tuple[bool, Version]:

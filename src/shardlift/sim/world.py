@@ -8,19 +8,34 @@ with the same calls at the same times are alike to the letter. docs/simulator.md
 from __future__ import annotations
 
 import heapq
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from shardlift.clock import Clock
 from shardlift.errors import EngineError
 from shardlift.model import CopyState
 from shardlift.sim import membership, movement
+from shardlift.sim.keepers import Keeper, Unkept
 from shardlift.sim.parts import Copy, Data, Group, IndexSpec, Move, Shard, SimIndex, SimNode
 
 _BAD_REQUEST = 400
 _KNOWN = ("cluster.routing.", "cluster.max_shards_per_node", "indices.recovery.", "search.", "action.")
 _RECOVERIES = 2
 _FULL = 0.97
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Something that will happen, as data, so that a world can be written down: an event's name and its arguments."""
+
+    name: str
+    arguments: tuple[str | int, ...]
+
+
+Event = Callable[[], str]
+
+_EVENTS: dict[str, Callable[..., str]] = {**membership.EVENTS, **movement.EVENTS}
 
 
 class World:
@@ -44,12 +59,14 @@ class World:
         self.snapshotting: frozenset[Group] = frozenset()
         self.failed_writes = 0
         self.on_event: Callable[[str], None] = lambda _line: None
+        self.keeper: Keeper = Unkept()
         self.clock = clock
+        self.speed = 1.0
         self.now_s = clock.elapsed_s()
-        self._heap: list[tuple[float, int, Callable[[], str]]] = []
-        self._numbers = itertools.count(1)
-        self._write_every_s = 0.0
-        self._next_write_s = 0.0
+        self.due: list[tuple[float, int, Due | Event]] = []
+        self.last_number = 0
+        self.write_every_s = 0.0
+        self.next_write_s = 0.0
         self._by_group: dict[Group, list[Copy]] = {}
         self.index_groups()
 
@@ -57,27 +74,48 @@ class World:
 
     def advance(self) -> None:
         """Lets everything happen that is due by now."""
+        self.keeper.refresh(self)
         until_s = self.clock.elapsed_s()
-        while self._heap and self._heap[0][0] <= until_s:
-            at_s, _, event = heapq.heappop(self._heap)
+        while self.due and self.due[0][0] <= until_s:
+            at_s, _, event = heapq.heappop(self.due)
             self._writes_until(at_s)
             self.now_s = max(self.now_s, at_s)
-            line = event()
+            line = _EVENTS[event.name](self, *event.arguments) if isinstance(event, Due) else event()
             if line:
                 self.on_event(line)
         self._writes_until(until_s)
         self.now_s = max(self.now_s, until_s)
 
-    def at(self, seconds: float, event: Callable[[], str]) -> None:
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Frames a change from outside: nobody else changes the world meanwhile, and it is written down in the end.
+
+        The body must not await. What time brings by itself needs no frame: it comes again from what was written.
+        """
+        with self.keeper.hold(self):
+            yield
+
+    def at(self, seconds: float, event: Event) -> None:
         """Schedules an event in so many seconds from now; it returns a line about what happened, or nothing."""
-        heapq.heappush(self._heap, (self.now_s + seconds, next(self._numbers), event))
+        heapq.heappush(self.due, (self.now_s + seconds, self.new_number(), event))
+
+    def later(self, seconds: float, name: str, *arguments: str | int) -> None:
+        """The same for an event that has a name, which is what a world that is written down can keep."""
+        heapq.heappush(self.due, (self.now_s + seconds, self.new_number(), Due(name, arguments)))
+
+    @staticmethod
+    def named(name: str, arguments: Sequence[str | int]) -> Due:
+        """An event of that name as it was written down. Raises KeyError for a name that is none."""
+        _EVENTS[name]  # a file of another version must be refused now, not when its time has come
+        return Due(name, tuple(arguments))
 
     def next_event_s(self) -> float | None:
         """When the next event is due, clients' writes aside."""
-        return self._heap[0][0] if self._heap else None
+        return self.due[0][0] if self.due else None
 
     def new_number(self) -> int:
-        return next(self._numbers)
+        self.last_number += 1
+        return self.last_number
 
     def new_flow(self) -> int:
         """The number of the recovery event that counts from now on; earlier ones come to nothing."""
@@ -86,7 +124,7 @@ class World:
 
     def wall_ms(self, at_s: float) -> int:
         """Wall time of that moment, as the nodes' own clocks have it."""
-        return int((self.clock.now().timestamp() - self.clock.elapsed_s() + at_s) * 1000)
+        return int((self.clock.now().timestamp() - (self.clock.elapsed_s() - at_s) / self.speed) * 1000)
 
     # looking
 
@@ -150,7 +188,7 @@ class World:
 
     def write_every(self, seconds: float) -> None:
         """From now on clients write one document to each shard so often; 0 ends it."""
-        self._write_every_s, self._next_write_s = seconds, self.now_s + seconds
+        self.write_every_s, self.next_write_s = seconds, self.now_s + seconds
 
     def write(self) -> None:
         """One document to each shard. Acknowledged once every copy in sync has it; refused where that cannot be."""
@@ -172,9 +210,9 @@ class World:
             shard.in_sync = {copy.aid for copy in holders}
 
     def _writes_until(self, until_s: float) -> None:
-        while self._write_every_s and self._next_write_s <= until_s:
+        while self.write_every_s and self.next_write_s <= until_s:
             self.write()
-            self._next_write_s += self._write_every_s
+            self.next_write_s += self.write_every_s
 
     # what operators do
 
