@@ -17,7 +17,7 @@ import pytest
 
 from shardlift.backends import open_backend
 from shardlift.errors import BusyError, DriverError, UsageError
-from shardlift.model import Cluster, InstanceType, Simulation, Strategy, Task, TaskStatus
+from shardlift.model import Cluster, InstanceType, Simulation, Task, TaskStatus
 from shardlift.runner import Runner
 from shardlift.service import Service, open_service
 from shardlift.service.requests import CreateCluster, NodeGroup, UpgradeRequest
@@ -43,23 +43,27 @@ async def created(service: Service, name: str = "books", **more: object) -> Clus
     return await service.create_cluster(CreateCluster(project_id, name, groups=groups, **asked))
 
 
-async def upgraded(service: Service, cluster: Cluster, strategy: Strategy = Strategy.DRAIN) -> Task:
+@asynccontextmanager
+async def driven(service: Service) -> AsyncIterator[None]:
     runner = Runner(
         service.store, service.leases, backend=service.backend, settings=service.settings, clock=service.clock
     )
     running = asyncio.create_task(runner.run())
     try:
-        task = await service.upgrade(UpgradeRequest(cluster.id, NEW, strategy))
-        while task.status is TaskStatus.RUNNING:
-            task = await service.wait_task(task.id, task.revision, 30)
-        return task
+        yield
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
 
+async def ended(service: Service, task: Task) -> Task:
+    while task.status is TaskStatus.RUNNING:
+        task = await service.wait_task(task.id, task.revision, 30)
+    return task
+
+
 async def test_a_simulated_cluster_is_made_upgraded_and_deleted_and_leaves_nothing(fast_home):
-    async with opened(fast_home) as service:
+    async with opened(fast_home) as service, driven(service):
         cluster = await created(service, simulation=Simulation(data_bytes=50 * 2**30, speed=10_000))
         states = await service.node_states(cluster)
         assert {state.version for state in states.values()} == {"2.19.4"}
@@ -67,7 +71,7 @@ async def test_a_simulated_cluster_is_made_upgraded_and_deleted_and_leaves_nothi
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
-        task = await upgraded(service, cluster)
+        task = await ended(service, await service.upgrade(UpgradeRequest(cluster.id, NEW)))
 
         assert task.status is TaskStatus.SUCCESS, task.fail_message
         assert task.bytes_moved > 100 * 2**30, "each node's share left it, and came back"
@@ -201,8 +205,7 @@ async def test_an_upgrade_goes_on_after_kill_9_of_the_server(fast_home):
         assert (await service.task(task.id)).status is TaskStatus.RUNNING
         second = serve()
         try:
-            while task.status is TaskStatus.RUNNING:
-                task = await service.wait_task(task.id, task.revision, 30)
+            task = await ended(service, task)
         finally:
             second.terminate()
             second.wait(30)
