@@ -146,6 +146,7 @@ class FakeService:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.backend = None
         self.keys: dict[str, Key] = {}
         self.tokens: dict[str, str] = {}
         self.catalogue: dict[str, Image] = {}

@@ -27,7 +27,10 @@ _BACK_OFF_LAST_S = 60.0
 
 
 class Runner:
-    """Drives several clusters at once (`clusters_max`), each under its own lease."""
+    """Drives several clusters at once (`clusters_max`), each under its own lease.
+
+    `rest_s`: the least time between two looks for work.
+    """
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class Runner:
         settings: Settings,
         clock: Clock,
         observer: Callable[[Event], None] = lambda _event: None,
+        rest_s: float = _REST_S,
     ) -> None:
         self._store = store
         self._leases = leases
@@ -45,6 +49,7 @@ class Runner:
         self._settings = settings
         self._clock = clock
         self._observer = observer
+        self._rest_s = rest_s
         self._drives: dict[str, asyncio.Task[None]] = {}
         self._not_before_s: dict[str, float] = {}
         self._back_off_s: dict[str, float] = {}
@@ -57,7 +62,7 @@ class Runner:
                 try:
                     await self._look()
                     # Every step of every drive is a change, too: they are looked at together, not one by one.
-                    await self._clock.sleep(_REST_S)
+                    await self._clock.sleep(self._rest_s)
                     mark = await self._store.database.wait_change(mark, _LOOK_S * random.uniform(0.75, 1.25))  # noqa: S311  (jitter, no secret)
                 except ShardliftError as error:
                     _log.warning("the database did not answer", error=error.message)

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from shardlift.api import create_app
-from shardlift.errors import BusyError, UsageError
+from shardlift.errors import BusyError, ShardliftError, UsageError
 from shardlift.executor import Event
 from shardlift.runner import Runner
 from shardlift.service import Service, open_service
@@ -31,8 +31,20 @@ _FIRST_PROJECT = "default"
 _GRACE_S = 2
 
 
-def run(settings: Settings, observer: Callable[[Event], None] = lambda _event: None) -> int:
-    """Serves until SIGINT or SIGTERM, then returns 0. Raises BusyError, naming the holder, when the home is served."""
+Readied = Callable[[Service, str], Awaitable[None]]
+
+
+async def _nothing(_service: Service, _url: str) -> None:
+    return None
+
+
+def run(
+    settings: Settings, observer: Callable[[Event], None] = lambda _event: None, *, readied: Readied = _nothing
+) -> int:
+    """Serves until SIGINT or SIGTERM, then returns 0. Raises BusyError, naming the holder, when the home is served.
+
+    `readied` is awaited with the service and its URL while it is being served; what it raises ends the server.
+    """
     settings.home.mkdir(parents=True, exist_ok=True)
     lock = FileLock(settings.home / "serve.lock")
     try:
@@ -40,7 +52,7 @@ def run(settings: Settings, observer: Callable[[Event], None] = lambda _event: N
     except Timeout:
         raise BusyError(_holder(settings.home), remedy="use that server, or stop it first") from None
     try:
-        asyncio.run(_serve(settings, observer))
+        asyncio.run(_serve(settings, observer, readied))
     finally:
         (settings.home / "serve.json").unlink(missing_ok=True)
         lock.release()
@@ -62,7 +74,7 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
 
-async def _serve(settings: Settings, observer: Callable[[Event], None]) -> None:
+async def _serve(settings: Settings, observer: Callable[[Event], None], readied: Readied) -> None:
     listener = _listen(settings)
     url = f"http://{settings.host}:{listener.getsockname()[1]}"
     async with open_service(settings, role="serve") as service:
@@ -86,15 +98,25 @@ async def _serve(settings: Settings, observer: Callable[[Event], None]) -> None:
             observer=observer,
         )
         running = asyncio.create_task(runner.run())
+        readying = asyncio.create_task(_readied(server, readied(service, url)))
         _announce(settings.home, url)
         _log.info("serving", url=url, docs=f"{url}/docs", home=str(settings.home))
         try:
             await server.serve(sockets=[listener])
         finally:
-            running.cancel()
-            with suppress(asyncio.CancelledError):
-                await running
+            for task in (running, readying):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             _log.info("stopped; unfinished tasks go on at the next start")
+
+
+async def _readied(server: uvicorn.Server, work: Awaitable[None]) -> None:
+    try:
+        await work
+    except ShardliftError:
+        server.should_exit = True
+        raise
 
 
 def _listen(settings: Settings) -> socket.socket:

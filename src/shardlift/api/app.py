@@ -25,6 +25,7 @@ from shardlift.api.errors import (
     css_error,
     native_error,
 )
+from shardlift.api.faults import install_faults
 from shardlift.api.middleware import RequestGuard
 from shardlift.clock import Clock, SystemClock
 from shardlift.errors import ShardliftError
@@ -72,6 +73,7 @@ def create_app(service: Service, *, clock: Clock | None = None) -> FastAPI:
     app.add_exception_handler(ShardliftError, _shardlift_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
+    install_faults(app, service)
     app.add_middleware(RequestGuard)
     return app
 

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from shardlift import __version__
-from shardlift.cli import clusters, demo, images, projects, serve, tasks, upgrades
+from shardlift.cli import clusters, demo, emulate, faults, images, projects, serve, tasks, upgrades
 from shardlift.cli.output import print_error, print_unexpected, say
 from shardlift.cli.session import Session
 from shardlift.errors import ShardliftError, UsageError
@@ -30,8 +30,10 @@ app.add_typer(projects.app, name="project")
 app.add_typer(images.app, name="image")
 app.add_typer(clusters.app, name="cluster")
 app.add_typer(tasks.app, name="task")
+app.add_typer(faults.app, name="fault")
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
+app.command("emulate")(emulate.emulate)
 app.command("credentials")(projects.credentials)
 app.command("check")(upgrades.check)
 app.command("upgrade")(upgrades.upgrade)

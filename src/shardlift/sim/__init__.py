@@ -1,5 +1,6 @@
 """A simulated world behind the same two protocols as the real one: clusters that need no engine and no host."""
 
+from shardlift.sim import faults
 from shardlift.sim.backend import SimBackend
 from shardlift.sim.build import build_world, sim_image
 from shardlift.sim.clock import ClusterClock, FastClock
@@ -26,5 +27,6 @@ __all__ = [
     "Site",
     "World",
     "build_world",
+    "faults",
     "sim_image",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from shardlift.errors import BusyError, ShardliftError
 _BUSY_TIMEOUT_S = 5
 _MIGRATION_TIMEOUT_S = 30
 _WRITE = "shardlift_write"
+# Alembic keeps what it is doing in its module: one thread of a process at a time.
+_MIGRATING = threading.Lock()
 _POLL_FIRST_S = 0.05
 _POLL_LAST_S = 0.5
 
@@ -132,7 +135,7 @@ def migrate(path: Path) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.set_main_option("sqlalchemy.url", f"sqlite:///{path}".replace("%", "%%"))
     try:
-        with FileLock(path.with_suffix(".migrate.lock"), timeout=_MIGRATION_TIMEOUT_S):
+        with FileLock(path.with_suffix(".migrate.lock"), timeout=_MIGRATION_TIMEOUT_S), _MIGRATING:
             command.upgrade(config, "head")
     except Timeout:
         raise BusyError(
