@@ -27,6 +27,8 @@ from shardlift.model import (
     TaskStatus,
     Version,
 )
+from shardlift.service.agencies import Action, Agency
+from shardlift.service.audit import Act
 from shardlift.service.policies import changed_policy
 from shardlift.service.requests import (
     CheckReport,
@@ -38,6 +40,8 @@ from shardlift.service.requests import (
     UpgradeRequest,
 )
 from shardlift.settings import Settings
+from shardlift.store.audit import AuditRow
+from shardlift.store.keys import KeyRow
 
 START = datetime(2023, 1, 5, 2, 23, 39, 400_000, tzinfo=UTC)
 
@@ -140,6 +144,36 @@ def make_steps(task_id: str, nodes: list[str], done: int) -> tuple[StepRow, ...]
     return tuple(rows)
 
 
+class FakeAudit:
+    """Keeps (act, outcome, code) of each record."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[Act, str, str]] = []
+
+    async def record(self, act: Act, outcome: str, code: str = "") -> None:
+        self.records.append((replace(act), outcome, code))
+
+    async def list(self, project_id: str | None = None, *, start: int = 1, limit: int = 100) -> Page[AuditRow]:
+        return Page(0, ())
+
+
+class FakeAgencies:
+    """A project without agencies."""
+
+    async def permit(self, project_id: str, name: str, action: Action) -> None:
+        return None
+
+    async def list(self, project_id: str) -> tuple[Agency, ...]:
+        return ()
+
+
+class FakeKeys:
+    """The real ones are looked at in test_keys."""
+
+    async def list(self, project_id: str | None = None) -> tuple[KeyRow, ...]:
+        return ()
+
+
 class FakeService:
     """The one door over dictionaries. Fields may be set freely by a test; `fails` is raised by the next upgrade,
     check, retry or abort, whichever comes."""
@@ -147,8 +181,12 @@ class FakeService:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.backend = None
-        self.keys: dict[str, Key] = {}
-        self.tokens: dict[str, str] = {}
+        self.known_keys: dict[str, Key] = {}
+        self.tokens: dict[str, Key] = {}
+        self.used: list[str] = []
+        self.audit = FakeAudit()
+        self.agencies = FakeAgencies()
+        self.keys = FakeKeys()
         self.catalogue: dict[str, Image] = {}
         self.kept_clusters: dict[str, Cluster] = {}
         self.kept_tasks: dict[str, Task] = {}
@@ -161,15 +199,18 @@ class FakeService:
 
     async def create_project(self, name: str) -> Credentials:
         project_id, ak, sk, token = (uuid4().hex for _ in range(4))
-        self.keys[ak] = Key(ak, sk, project_id)
-        self.tokens[token] = project_id
+        self.known_keys[ak] = Key(ak, sk, project_id)
+        self.tokens[token] = Key(ak, "", project_id)
         return Credentials(url="", project_id=project_id, project=name, ak=ak, sk=sk, token=token)
 
-    async def key(self, ak: str) -> Key | None:
-        return self.keys.get(ak)
+    async def key(self, ak: str, *, fresh: bool = False) -> Key | None:
+        return self.known_keys.get(ak)
 
-    async def token_project(self, token: str) -> str | None:
+    async def token_key(self, token: str) -> Key | None:
         return self.tokens.get(token)
+
+    def key_used(self, ak: str) -> None:
+        self.used.append(ak)
 
     def images(self) -> tuple[Image, ...]:
         return tuple(sorted(self.catalogue.values(), key=lambda image: -image.priority))
@@ -228,10 +269,11 @@ class FakeService:
         found.reverse()
         return Page(len(found), tuple(found[start - 1 : start - 1 + limit]))
 
-    async def task(self, task_id: str) -> Task:
-        if task_id not in self.kept_tasks:
+    async def task(self, task_id: str, project_id: str | None = None) -> Task:
+        task = self.kept_tasks.get(task_id)
+        if task is None or project_id not in (None, task.project_id):
             raise NotFoundError(f"no task {task_id}")
-        return self.kept_tasks[task_id]
+        return task
 
     async def wait_task(self, task_id: str, after_revision: int, timeout_s: float) -> Task:
         try:

@@ -46,12 +46,36 @@ class Settings(BaseSettings):
         default=20, ge=1, description="clusters of one project that are worked on at a time; other tasks wait"
     )
     clusters_max: int = Field(default=20, ge=1, description="clusters that one process works on at a time")
+    master_key_file: str = Field(
+        default="", description="file of the master key that secrets are encrypted with; empty: master.key in the home"
+    )
+    tls_cert_file: str = Field(
+        default="", description="PEM file with the server's certificate and its chain; empty: plain HTTP"
+    )
+    tls_key_file: str = Field(default="", description="PEM file with the private key of that certificate")
+    tls_ca_file: str = Field(
+        default="", description="PEM file of the authority that our own clients trust besides the system's"
+    )
+    key_rate_per_s: float = Field(
+        default=500, ge=0, description="requests a second that one key may go on with, 0: any"
+    )
+    key_rate_burst: int = Field(default=5000, ge=1, description="requests that one key may make at once")
+    refused_rate_per_s: float = Field(
+        default=1, ge=0, description="refused sign-ins a second that one client address may go on with, 0: any"
+    )
+    refused_rate_burst: int = Field(default=60, ge=1, description="refused sign-ins that one address may cause at once")
+    audit_records_max: int = Field(default=10_000, ge=1, description="records of the audit log kept for each project")
+    audit_days: int = Field(default=400, ge=1, description="days for which records of the audit log are kept")
     lease_s: float = Field(default=8, gt=0, description="length of a lease on a cluster")
     lease_renew_s: float = Field(default=2, gt=0, description="pause between two renewals of the lease")
 
     @property
     def database_path(self) -> Path:
         return self.home / "shardlift.db"
+
+    @property
+    def master_key_path(self) -> Path:
+        return Path(self.master_key_file) if self.master_key_file else self.home / "master.key"
 
     @property
     def credentials_path(self) -> Path:

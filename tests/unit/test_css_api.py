@@ -293,7 +293,7 @@ async def test_a_retry_that_loses_against_its_twin_is_well(world: World) -> None
     task = failed(world)
     stored = world.service.task
 
-    async def stale_once(task_id: str) -> Task:
+    async def stale_once(task_id: str, project_id: str | None = None) -> Task:
         # The twin's retry lands between this request's look and its own retry.
         world.service.task = stored  # type: ignore[method-assign]
         await world.service.retry(task_id)

@@ -70,7 +70,7 @@ class Desk:
 @asynccontextmanager
 async def open_desk(home: Path, nodes: int = 3) -> AsyncIterator[Desk]:
     async with open_lab(home, nodes=nodes) as lab:
-        await lab.service.store.add_key(lab.cluster.project_id, AK, SK, TOKEN, lab.clock.now())
+        await lab.service.keys.add(lab.cluster.project_id, AK, SK, TOKEN)
         async with served_here(create_app(lab.service)) as url:
             credentials = BasicCredentials(AK, SK, lab.cluster.project_id)
             css = CssClient.new_builder().with_credentials(credentials).with_endpoint(url).build()

@@ -12,7 +12,8 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from shardlift import __version__
-from shardlift.api import css, native, nodes
+from shardlift.api import css, native, native_keys, nodes
+from shardlift.api.audit_trail import CODE, AuditTrail
 from shardlift.api.bodies import first_problem
 from shardlift.api.docs import install_docs
 from shardlift.api.errors import (
@@ -26,6 +27,7 @@ from shardlift.api.errors import (
     native_error,
 )
 from shardlift.api.faults import install_faults
+from shardlift.api.limits import make_limits
 from shardlift.api.middleware import RequestGuard
 from shardlift.clock import Clock, SystemClock
 from shardlift.errors import ShardliftError
@@ -65,16 +67,19 @@ def create_app(service: Service, *, clock: Clock | None = None) -> FastAPI:
     )
     app.state.service = service
     app.state.clock = clock or SystemClock()
+    app.state.limits = make_limits(service.settings, app.state.clock.elapsed_s)
     app.include_router(css.router)
     app.include_router(native.router)
     app.include_router(nodes.router)
+    app.include_router(native_keys.router)
     install_docs(app)
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(ShardliftError, _shardlift_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
     install_faults(app, service)
-    app.add_middleware(RequestGuard)
+    app.add_middleware(AuditTrail)
+    app.add_middleware(RequestGuard)  # the last one is the outermost
     return app
 
 
@@ -86,9 +91,14 @@ def _is_native(request: Request) -> bool:
     return request.url.path.startswith("/api/")
 
 
-async def _api_error(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, ApiError)
+def _answer(request: Request, error: ApiError) -> JSONResponse:
+    request.scope[CODE] = error.row.code
     return error.response()
+
+
+async def _api_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)
+    return _answer(request, error)
 
 
 async def _shardlift_error(request: Request, error: Exception) -> JSONResponse:
@@ -96,22 +106,22 @@ async def _shardlift_error(request: Request, error: Exception) -> JSONResponse:
     told = native_error(error) if _is_native(request) else css_error(error)
     if told.row.status >= SERVER_ERROR.status:
         _log.error("request_failed", error=error.code, message=error.message)
-    return told.response()
+    return _answer(request, told)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     field, problem = first_problem(error.errors())
     extra = {"error": "usage", "message": problem, "field": field} if _is_native(request) else {}
-    return ApiError(BAD_PARAMETER, problem, extra).response()
+    return _answer(request, ApiError(BAD_PARAMETER, problem, extra))
 
 
-async def _http_error(_: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
     """What the framework itself refuses: an unknown path, a wrong method."""
     assert isinstance(error, HTTPException)
     known = {404: NOT_FOUND, 405: WRONG_METHOD}
     row = known.get(error.status_code, Row(error.status_code, BAD_PARAMETER.code, BAD_PARAMETER.text))
     detail = "" if row is NOT_FOUND else str(error.detail)
-    response = ApiError(row, detail).response()
+    response = _answer(request, ApiError(row, detail))
     response.headers.update(error.headers or {})
     return response

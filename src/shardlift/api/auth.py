@@ -21,11 +21,13 @@ from shardlift.api.errors import (
     ApiError,
     sentence,
 )
+from shardlift.api.limits import Limits, ThrottledError, site_of
 from shardlift.api.names import is_uuid
-from shardlift.api.signing import SignatureError, WireRequest, parse_authorization, verify
+from shardlift.api.signing import Claim, SignatureError, WireRequest, parse_authorization, verify
 from shardlift.clock import Clock
 from shardlift.errors import NotFoundError
 from shardlift.model import Cluster
+from shardlift.service.audit import SIGN_IN, current_act
 from shardlift.service.requests import Key
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 BODY_MAX_BYTES = 1 << 20
 BODY_TIMEOUT_S = 30
 _TOKEN_MAX = 4096
+_SHOWN_OF_UNKNOWN = 6
 
 _log = structlog.get_logger(__name__)
 
@@ -77,13 +80,21 @@ async def authenticate(
     service = cast("Service", request.app.state.service)
     body = await _body_of(request)
     if signature is not None:
-        project_id = await _by_signature(service, request, signature, body)
+        key = await _by_signature(service, request, signature, body)
     elif token is not None:
-        project_id = await _by_token(service, token)
+        key = await _by_token(service, request, token)
     else:
+        # Who brings nothing guesses nothing: browsers and probes do so, and are no sign-in.
         raise ApiError(UNAUTHENTICATED, "Neither Authorization nor X-Auth-Token was sent.")
-    structlog.contextvars.bind_contextvars(project_id=project_id)
-    return Caller(service, request.app.state.clock, project_id, body)
+    act = current_act()
+    if act is not None:
+        act.actor, act.project_id = key.ak, key.project_id
+    wait_s = _limits(request).keys.take(key.ak)
+    if wait_s:
+        raise ThrottledError(wait_s, "This key asks too often.")
+    service.key_used(key.ak)
+    structlog.contextvars.bind_contextvars(project_id=key.project_id)
+    return Caller(service, request.app.state.clock, key.project_id, body)
 
 
 async def css_caller(
@@ -113,28 +124,60 @@ async def css_cluster(
     return Located(caller.service, caller.clock, caller.project_id, caller.body, cluster)
 
 
-async def _by_signature(service: Service, request: Request, header: str, body: bytes) -> str:
+async def _by_signature(service: Service, request: Request, header: str, body: bytes) -> Key:
     clock = cast("Clock", request.app.state.clock)
+    ak, project_id = "", ""
     try:
         claim = parse_authorization(header)
-        key = await service.key(claim.ak)
-        # An unknown AK costs the same work and gets the same answer as a wrong SK: no signature fits a key that
-        # nobody has.
-        checked = key or Key(claim.ak, secrets.token_hex(), project_id="")
-        verify(_wire(request, body), claim, checked.sk, clock.now())
+        ak = claim.ak
+        wire = _wire(request, body)
+        key = await service.key(ak)
+        try:
+            return _verified(wire, claim, key, clock)
+        except SignatureError:
+            # Once more with what the database has now. It is also what makes a wrong secret cost as much as an unknown
+            # AK: without it the one would be refused from memory and the other after a read.
+            key = await service.key(ak, fresh=True)
+            project_id = key.project_id if key else ""
+            return _verified(wire, claim, key, clock)
     except SignatureError as error:
-        _log.info("signature_refused", reason=str(error))
-        raise ApiError(UNAUTHENTICATED, sentence(str(error))) from None
-    return checked.project_id
+        raise _refused(request, str(error), ak, project_id) from None
 
 
-async def _by_token(service: Service, token: str) -> str:
+def _verified(wire: WireRequest, claim: Claim, key: Key | None, clock: Clock) -> Key:
+    """An unknown AK gets the same answer as a wrong SK: no signature fits a key that nobody has."""
+    now = clock.now()
+    checked = key or Key(claim.ak, secrets.token_hex(), project_id="")
+    verify(wire, claim, checked.sks(now), now)
+    return checked
+
+
+async def _by_token(service: Service, request: Request, token: str) -> Key:
     usable = 0 < len(token) <= _TOKEN_MAX and token.isascii() and token.isprintable()
-    project_id = await service.token_project(token) if usable else None
-    if project_id is None:
-        _log.info("token_refused")
-        raise ApiError(UNAUTHENTICATED, "The token is not known.")
-    return project_id
+    key = await service.token_key(token) if usable else None
+    if key is None:
+        raise _refused(request, "The token is not known", "", "")
+    return key
+
+
+def _refused(request: Request, reason: str, ak: str, project_id: str) -> ApiError:
+    """401, or 429 when this address has been refused too often. A right key is let in whatever others do beside it."""
+    limits = _limits(request)
+    address = site_of(request.client.host if request.client else "")
+    wait_s = limits.refused.take(address)
+    if wait_s:
+        return ThrottledError(wait_s, "Too many sign-ins from this address were refused.")
+    _log.info("sign_in_refused", reason=reason, address=address)
+    act = current_act()
+    if act is not None and not limits.records.take(""):
+        # An AK that nobody has may be a secret that was pasted into the wrong field.
+        act.action, act.project_id = SIGN_IN, project_id
+        act.actor = ak if project_id else f"{ak[:_SHOWN_OF_UNKNOWN]}..." if ak else "token or header"
+    return ApiError(UNAUTHENTICATED, sentence(reason))
+
+
+def _limits(request: Request) -> Limits:
+    return cast("Limits", request.app.state.limits)
 
 
 def _wire(request: Request, body: bytes) -> WireRequest:

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import Field, ValidationError
 
 from shardlift.api import render, schemas
+from shardlift.api.agencies import permit
 from shardlift.api.auth import Caller, Located, css_caller, css_cluster
 from shardlift.api.bodies import first_problem, json_body
 from shardlift.api.docs import body_of, errors_of
@@ -29,6 +30,7 @@ from shardlift.api.errors import (
 from shardlift.api.names import UPGRADE_TYPES, Counted, Whole, is_name
 from shardlift.errors import BusyError, NotFoundError, RefusedError, ShardliftError, UsageError
 from shardlift.model import Cluster, Image, Task, TaskKind, TaskStatus
+from shardlift.service.agencies import Action, action_of
 from shardlift.service.requests import UpgradeRequest
 
 if TYPE_CHECKING:
@@ -136,6 +138,7 @@ async def upgrade_core(
         image = found.service.image(asked.target_image_id)
     except NotFoundError as error:
         raise ApiError(BAD_PARAMETER, f"target_image_id: {error.message.rstrip('.')}.") from None
+    await permit(found, asked.agency, Action.UPGRADE)
     await found.service.upgrade(
         UpgradeRequest(
             cluster_id=found.cluster.id,
@@ -177,6 +180,7 @@ async def retry_upgrade_task(
 async def _retry(found: Located, task: Task) -> None:
     if _retried_before(task):
         return
+    await permit(found, task.agency, action_of(task.kind))
     try:
         await found.service.retry(task.id, found.project_id)
     except (UsageError, RefusedError, BusyError) as error:
@@ -212,7 +216,7 @@ async def _task(found: Located, action_id: str) -> Task:
     if not is_name(action_id):
         raise ApiError(NO_TASK)
     try:
-        task = await found.service.task(action_id)
+        task = await found.service.task(action_id, found.project_id)
     except NotFoundError:
         raise ApiError(NO_TASK) from None
     if task.cluster_id != found.cluster.id:

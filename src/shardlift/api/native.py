@@ -58,10 +58,10 @@ async def owned_task(task_id: Annotated[str, Path(description="Id of the task")]
     """The caller's task; 404 with the same words for one that is missing and one of another project's."""
     missing = NotFoundError("no such task", remedy="GET /api/v1/clusters/{cluster}/tasks lists a cluster's")
     try:
-        task = await caller.service.task(task_id) if is_name(task_id) else None
+        task = await caller.service.task(task_id, caller.project_id) if is_name(task_id) else None
     except NotFoundError:
         task = None
-    if task is None or task.project_id != caller.project_id:
+    if task is None:
         raise native_error(missing)
     return caller, task
 

@@ -169,7 +169,9 @@ class UpgradeCoreBody(BaseModel):
     indices_backup_check: Truth = Field(
         default=True, description="Refuse unless every index is in a successful snapshot"
     )
-    agency: str = Field(default="", description="Agency name: letters, digits, _ and -, 64 at most; told back only")
+    agency: str = Field(
+        default="", description="Agency name: letters, digits, _ and -, 64 at most; one of the project's, if it has any"
+    )
     cluster_load_check: Truth = Field(
         default=False,
         validation_alias=AliasChoices("cluster_load_check", "check_load"),

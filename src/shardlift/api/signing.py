@@ -166,14 +166,20 @@ def _sha256(body: bytes) -> bytes:
     return hashlib.sha256(body).hexdigest().encode() if body else _EMPTY_SHA256
 
 
-def verify(request: WireRequest, claim: Claim, sk: str, now: datetime) -> None:
-    """Raises SignatureError unless the holder of `sk` signed exactly this request within the allowed skew of `now`."""
+def verify(request: WireRequest, claim: Claim, sk: str | Sequence[str], now: datetime) -> None:
+    """Raises SignatureError unless a holder of `sk` signed exactly this request within the allowed skew of `now`.
+
+    Of several secrets (a key's old and new one) all are tried, whichever fits: time tells nothing of which it was.
+    """
     date = _date_of(request, now)
     _check_content_header(request)
     if claim.scope and claim.scope.split("/")[0] != date[:8]:
         raise SignatureError("the date in Credential is not that of X-Sdk-Date")
-    expected = _signature(canonical_request(request, claim.signed_headers), claim, sk, date)
-    if not hmac.compare_digest(expected.encode(), claim.signature.encode()):
+    canonical = canonical_request(request, claim.signed_headers)
+    fits = False
+    for one in (sk,) if isinstance(sk, str) else sk:
+        fits |= hmac.compare_digest(_signature(canonical, claim, one, date).encode(), claim.signature.encode())
+    if not fits:
         raise SignatureError("the signature does not match")
 
 

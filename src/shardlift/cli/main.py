@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from shardlift import __version__
-from shardlift.cli import clusters, demo, emulate, faults, images, projects, serve, tasks, upgrades
+from shardlift.cli import agencies, audit, clusters, demo, emulate, faults, images, keys, projects, serve, tasks, upgrades
 from shardlift.cli.output import print_error, print_unexpected, say
 from shardlift.cli.session import Session
 from shardlift.errors import ShardliftError, UsageError
@@ -27,6 +27,10 @@ _INTERRUPTED = 130
 
 app = typer.Typer(name="shardlift", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(projects.app, name="project")
+app.add_typer(keys.app, name="key")
+app.add_typer(keys.master, name="masterkey")
+app.add_typer(agencies.app, name="agency")
+app.add_typer(audit.app, name="audit")
 app.add_typer(images.app, name="image")
 app.add_typer(clusters.app, name="cluster")
 app.add_typer(tasks.app, name="task")

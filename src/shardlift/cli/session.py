@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import os
+import socket
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from shardlift.errors import NotFoundError, UsageError
+from shardlift.errors import NotFoundError, ShardliftError, UsageError
 from shardlift.settings import Settings, load_settings
 
 if TYPE_CHECKING:  # at run time they are imported where they are needed: `shardlift --help` must not wait for them
@@ -43,9 +45,34 @@ class Session:
 
         async def inside() -> T:
             async with self.opener(self.settings()) as service:
-                return await work(service)
+                return await _recorded(service, work)
 
         return asyncio.run(inside())
+
+
+async def _recorded(service: Service, work: Callable[[Service], Awaitable[T]]) -> T:
+    """Does the work, and writes down which change it was, if it was one."""
+    from shardlift.service.audit import ACCEPTED, REFUSED, Act, acting  # noqa: PLC0415 - see above
+
+    act = Act(door="command", actor=f"user:{_user()}", address=socket.gethostname())
+    with acting(act):
+        try:
+            done = await work(service)
+        except ShardliftError as error:
+            if act.action:
+                with suppress(ShardliftError):  # what went wrong first is what is told
+                    await service.audit.record(act, REFUSED, error.code)
+            raise
+        if act.action:
+            await service.audit.record(act, ACCEPTED)
+        return done
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # an id without a name
+        return str(os.getuid())
 
 
 def session_of(context: typer.Context) -> Session:
@@ -99,6 +126,18 @@ async def keep_first(service: Service, made: Credentials) -> Credentials:
     if not service.settings.credentials_path.exists():
         await asyncio.to_thread(write_credentials, service.settings.credentials_path, complete)
     return complete
+
+
+async def keep_rotated(service: Service, made: Credentials) -> tuple[Credentials, bool]:
+    """New secrets of the profile's own key become the profile. (complete credentials, whether they did)."""
+    from shardlift.serve import write_credentials  # noqa: PLC0415 - as above
+
+    profile = stored_credentials(service.settings)
+    if profile is None or profile.ak != made.ak:
+        return await keep_first(service, made), False
+    complete = replace(made, url=profile.url)
+    await asyncio.to_thread(write_credentials, service.settings.credentials_path, complete)
+    return complete, True
 
 
 async def project_of(service: Service, named: str | None) -> str:

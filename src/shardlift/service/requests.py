@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Generic, TypeVar
 
 from shardlift.model import Finding, Forecast, InstanceType, Plan, Policy, Severity, Simulation, Strategy
@@ -25,11 +26,18 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An access key as signatures are checked with it."""
+    """An access key as signatures are checked with it. After a rotation `previous_sk` counts until `previous_until`."""
 
     ak: str
     sk: str
     project_id: str
+    previous_sk: str | None = None
+    previous_until: datetime | None = None
+
+    def sks(self, now: datetime) -> tuple[str, ...]:
+        """The secrets that count at `now`, the newest first."""
+        overlaps = self.previous_sk is not None and self.previous_until is not None and now < self.previous_until
+        return (self.sk, self.previous_sk) if overlaps and self.previous_sk is not None else (self.sk,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import uuid
 from collections.abc import AsyncIterator
@@ -14,9 +13,12 @@ from shardlift.checks.versions import hop_allowed
 from shardlift.clock import Clock, SystemClock
 from shardlift.errors import BusyError, EngineError, NotFoundError, RefusedError, UsageError
 from shardlift.model import Cluster, Image, Plan, Severity, Task, TaskKind, TaskStatus
+from shardlift.service.agencies import Agencies
+from shardlift.service.audit import Audit, note
 from shardlift.service.checking import check_upgrade
 from shardlift.service.clusters import ClusterMaker
 from shardlift.service.control import TaskControl
+from shardlift.service.keys import Keys
 from shardlift.service.requests import (
     CheckReport,
     CreateCluster,
@@ -30,6 +32,9 @@ from shardlift.service.requests import (
 )
 from shardlift.settings import Settings
 from shardlift.store import Database, Leases, Store, open_database
+from shardlift.store.audit import AuditStore
+from shardlift.store.keys import KeyStore
+from shardlift.store.vault import Vault
 
 _UPGRADE_TYPES = ("same", "cross", "cross-engine")
 _WAIT_MAX_S = 60.0
@@ -43,6 +48,12 @@ class Service:
         self.store = Store(database)
         self.backend = backend
         self.clock = clock
+        kept = KeyStore(database, Vault(settings.master_key_path))
+        self.keys = Keys(kept, clock)
+        self.agencies = Agencies(kept, clock)
+        self.audit = Audit(
+            AuditStore(database), clock, records_max=settings.audit_records_max, days=settings.audit_days
+        )
         self.leases = Leases(database, clock, owner, settings.lease_s, project_max=settings.project_clusters_max)
         self._control = TaskControl(self.store, clock, settings.project_clusters_max, backend.image)
         self._maker = ClusterMaker(self.store, self.leases, backend, settings, clock)
@@ -55,11 +66,7 @@ class Service:
             raise UsageError(
                 "a project's name has 1 to 64 printable characters", field="name", value=name, remedy="choose another"
             )
-        project_id = uuid.uuid4().hex
-        await self.store.add_project(project_id, name, self.clock.now())
-        ak, sk, token = secrets.token_hex(10).upper(), secrets.token_hex(20), secrets.token_urlsafe(32)
-        await self.store.add_key(project_id, ak, sk, token, self.clock.now())
-        return Credentials(url="", project_id=project_id, project=name, ak=ak, sk=sk, token=token)
+        return await self.keys.create_project(name)
 
     async def projects(self) -> tuple[Project, ...]:
         return tuple(Project(*row) for row in await self.store.projects())
@@ -73,12 +80,16 @@ class Service:
             f"no project {ref!r}", field="project", value=ref, remedy="`shardlift project list` shows them"
         )
 
-    async def key(self, ak: str) -> Key | None:
-        found = await self.store.key(ak)
-        return None if found is None else Key(ak, *found)
+    async def key(self, ak: str, *, fresh: bool = False) -> Key | None:
+        """The key that signatures with this AK are checked with."""
+        return await self.keys.find(ak, fresh=fresh)
 
-    async def token_project(self, token: str) -> str | None:
-        return await self.store.token_project(token)
+    async def token_key(self, token: str) -> Key | None:
+        """The key that the token belongs to, without its secret."""
+        return await self.keys.find_token(token)
+
+    def key_used(self, ak: str) -> None:
+        self.keys.used(ak)
 
     # images
 
@@ -103,7 +114,10 @@ class Service:
     # clusters
 
     async def create_cluster(self, request: CreateCluster) -> Cluster:
-        return await self._maker.create(request)
+        note("cluster.create", project_id=request.project_id, subject=request.name)
+        made = await self._maker.create(request)
+        note("cluster.create", cluster_id=made.id)
+        return made
 
     async def clusters(self, project_id: str | None = None, *, start: int = 1, limit: int = 1000) -> Page[Cluster]:
         total, items = await self.store.clusters(project_id, start, limit)
@@ -113,7 +127,9 @@ class Service:
         return await self.store.cluster(ref, project_id)
 
     async def delete_cluster(self, ref: str, project_id: str | None = None) -> None:
-        await self._maker.delete(await self.cluster(ref, project_id))
+        cluster = await self.cluster(ref, project_id)
+        note("cluster.delete", project_id=cluster.project_id, cluster_id=cluster.id, subject=cluster.name)
+        await self._maker.delete(cluster)
 
     async def node_states(self, cluster: Cluster) -> dict[str, NodeState]:
         """Each node's process and the version that it reports itself, by node name."""
@@ -142,6 +158,7 @@ class Service:
     async def upgrade(self, request: UpgradeRequest, project_id: str | None = None) -> Task:
         """Checks, and only then writes the RUNNING task with its plan. What is asked for twice at once is done once."""
         cluster = await self.cluster(request.cluster_id, project_id)
+        note("upgrade", project_id=cluster.project_id, cluster_id=cluster.id)
         image = self.image(request.image)
         _check_words(cluster, image, request)
         if cluster.busy_with is not None:
@@ -160,6 +177,7 @@ class Service:
             )
         task = self._new_task(cluster, request, report.plan)
         await self.store.add_task(task)
+        note("upgrade", task_id=task.id)
         return await self.store.task(task.id)
 
     async def tasks(
@@ -169,9 +187,8 @@ class Service:
         return Page(total, await self._control.with_turns(items))
 
     async def task(self, task_id: str, project_id: str | None = None) -> Task:
-        task = await self.store.task(task_id)
-        if project_id not in {None, task.project_id}:
-            raise NotFoundError(f"no task {task_id!r}", field="task", value=task_id)
+        """Another project's is not found, in the words and at the cost of one that does not exist."""
+        task = await self.store.task(task_id, project_id)
         return (await self._control.with_turns((task,)))[0]
 
     async def wait_task(self, task_id: str, after_revision: int, timeout_s: float) -> Task:
@@ -185,28 +202,33 @@ class Service:
                 return task
 
     async def pause(self, task_id: str, project_id: str | None = None) -> Task:
-        await self._control.pause(await self.task(task_id, project_id))
+        await self._control.pause(await self._to_change(task_id, project_id, "pause"))
         return await self.task(task_id)
 
     async def resume(self, task_id: str, project_id: str | None = None) -> Task:
-        await self._control.resume(await self.task(task_id, project_id))
+        await self._control.resume(await self._to_change(task_id, project_id, "resume"))
         return await self.task(task_id)
 
     async def approve(self, task_id: str, project_id: str | None = None) -> Task:
-        await self._control.approve(await self.task(task_id, project_id))
+        await self._control.approve(await self._to_change(task_id, project_id, "approve"))
         return await self.task(task_id)
 
     async def set_policy(self, task_id: str, change: PolicyChange, project_id: str | None = None) -> Task:
-        await self._control.set_policy(await self.task(task_id, project_id), change)
+        await self._control.set_policy(await self._to_change(task_id, project_id, "policy"), change)
         return await self.task(task_id)
 
     async def retry(self, task_id: str, project_id: str | None = None) -> Task:
-        await self._control.retry(await self.task(task_id, project_id))
+        await self._control.retry(await self._to_change(task_id, project_id, "retry"))
         return await self.task(task_id)
 
     async def abort(self, task_id: str, project_id: str | None = None) -> Task:
-        await self._control.abort(await self.task(task_id, project_id))
+        await self._control.abort(await self._to_change(task_id, project_id, "abort"))
         return await self.task(task_id)
+
+    async def _to_change(self, task_id: str, project_id: str | None, action: str) -> Task:
+        task = await self.task(task_id, project_id)
+        note(action, project_id=task.project_id, cluster_id=task.cluster_id, task_id=task.id)
+        return task
 
     def _new_task(self, cluster: Cluster, request: UpgradeRequest, plan: Plan) -> Task:
         return Task(
@@ -291,7 +313,12 @@ async def open_service(
         ) from None
     owner = f"{role}:{socket.gethostname()}:{os.getpid()}"
     async with open_database(settings.database_path) as database:
-        yield Service(database, backend or _usual(settings), settings, clock or SystemClock(), owner)
+        service = Service(database, backend or _usual(settings), settings, clock or SystemClock(), owner)
+        await service.keys.open()
+        try:
+            yield service
+        finally:
+            await service.keys.settle()
 
 
 def _usual(settings: Settings) -> Backend:

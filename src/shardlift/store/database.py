@@ -44,6 +44,7 @@ class Database:
 
     def __init__(self, engine: AsyncEngine, path: Path) -> None:
         self._engine = engine
+        self._path = path
         self._changed = asyncio.Condition()
         self._watch = sqlite3.connect(path, isolation_level=None)
 
@@ -70,7 +71,7 @@ class Database:
         counter in shared memory, looked at with a growing pause since SQLite has no way to be told.
         """
         pause_s, left_s = _POLL_FIRST_S, timeout_s
-        mark = self._mark()
+        mark = self.mark()
         while mark == seen and left_s > 0:
             wait_s = min(pause_s, left_s)
             try:
@@ -79,12 +80,21 @@ class Database:
             except TimeoutError:
                 left_s -= wait_s
                 pause_s = min(pause_s * 2, _POLL_LAST_S)
-            mark = self._mark()
+            mark = self.mark()
         return mark
 
-    def _mark(self) -> int:
+    def mark(self) -> int:
+        """A number that is another one after any commit, of this process or of another. Costs no transaction."""
         # data_version does not count the asking connection's own commits; this connection makes none.
         return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
+
+    async def purge(self) -> None:
+        """Rewrites the file, so that nothing which was deleted or overwritten is left in its free pages or its log.
+
+        Raises StoreError while other connections read or write.
+        """
+        with _told():
+            await asyncio.to_thread(_purge, self._path)
 
     async def close(self) -> None:
         self._watch.close()
@@ -127,6 +137,19 @@ def _on_connect(connection: Any, _record: object) -> None:
 def _on_begin(connection: Connection) -> None:
     write = connection.get_execution_options().get(_WRITE, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _purge(path: Path) -> None:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
+    try:
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.OperationalError as error:
+        raise StoreError(
+            f"the database could not be rewritten: {error}", remedy="stop other programs that have it open, and retry"
+        ) from None
+    finally:
+        connection.close()
 
 
 def migrate(path: Path) -> None:

@@ -1,8 +1,7 @@
-"""Reads, and the writes that need no lease: projects, keys, new clusters, new tasks, requests to retry or abort."""
+"""Reads, and the writes that need no lease: projects, new clusters, new tasks, requests to retry or abort."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
@@ -34,7 +33,7 @@ from shardlift.store.codec import (
 )
 from shardlift.store.database import Database
 from shardlift.store.queue import TURNS, at
-from shardlift.store.tables import access_key, cluster, node, project, step, task
+from shardlift.store.tables import cluster, node, project, step, task
 
 _SHUTDOWN = 6
 
@@ -45,42 +44,17 @@ class Store:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    # projects and keys
+    # projects
 
     async def add_project(self, project_id: str, name: str, at: datetime) -> None:
         async with self.database.write() as connection:
-            taken = await connection.scalar(select(project.c.id).where(project.c.name == name))
-            if taken is not None:
-                raise UsageError(
-                    f"there is a project {name!r} already", field="name", value=name, remedy="choose another name"
-                )
-            await connection.execute(insert(project).values(id=project_id, name=name, created_at=at))
+            await insert_project(connection, project_id, name, at)
 
     async def projects(self) -> tuple[tuple[str, str], ...]:
         """(id, name) of each project, oldest first."""
         async with self.database.read() as connection:
             rows = await connection.execute(select(project.c.id, project.c.name).order_by(project.c.created_at))
             return tuple((row.id, row.name) for row in rows)
-
-    async def add_key(self, project_id: str, ak: str, sk: str, token: str, at: datetime) -> None:
-        async with self.database.write() as connection:
-            await connection.execute(
-                insert(access_key).values(
-                    ak=ak, sk=sk, token_sha256=token_digest(token), project_id=project_id, created_at=at
-                )
-            )
-
-    async def key(self, ak: str) -> tuple[str, str] | None:
-        """(sk, project id) of an access key."""
-        async with self.database.read() as connection:
-            query = select(access_key.c.sk, access_key.c.project_id).where(access_key.c.ak == ak)
-            row = (await connection.execute(query)).one_or_none()
-            return None if row is None else (row.sk, row.project_id)
-
-    async def token_project(self, token: str) -> str | None:
-        async with self.database.read() as connection:
-            query = select(access_key.c.project_id).where(access_key.c.token_sha256 == token_digest(token))
-            return await connection.scalar(query)
 
     # clusters
 
@@ -188,9 +162,13 @@ class Store:
             rows = (await connection.execute(query)).all()
             return total or 0, await _with_steps(connection, rows)
 
-    async def task(self, task_id: str) -> Task:
+    async def task(self, task_id: str, project_id: str | None = None) -> Task:
+        """Another project's is not found, by the same statement and in the same words as one that does not exist."""
+        where = [task.c.id == task_id]
+        if project_id is not None:
+            where.append(task.c.project_id == project_id)
         async with self.database.read() as connection:
-            rows = (await connection.execute(select(task).where(task.c.id == task_id))).all()
+            rows = (await connection.execute(select(task).where(*where))).all()
             if not rows:
                 raise NotFoundError(
                     f"no task {task_id!r}",
@@ -288,9 +266,12 @@ class Store:
             return done.rowcount == 1
 
 
-def token_digest(token: str) -> str:
-    """Tokens are only ever checked, so only their digest is kept."""
-    return hashlib.sha256(token.encode()).hexdigest()
+async def insert_project(connection: AsyncConnection, project_id: str, name: str, at: datetime) -> None:
+    """Raises UsageError when there is one of that name."""
+    taken = await connection.scalar(select(project.c.id).where(project.c.name == name))
+    if taken is not None:
+        raise UsageError(f"there is a project {name!r} already", field="name", value=name, remedy="choose another name")
+    await connection.execute(insert(project).values(id=project_id, name=name, created_at=at))
 
 
 def _busy(cluster_id: str) -> BusyError:

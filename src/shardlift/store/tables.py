@@ -62,11 +62,49 @@ access_key = Table(
     "access_key",
     metadata,
     Column("ak", String(64), primary_key=True),
-    Column("project_id", ForeignKey("project.id"), nullable=False),
-    # Checking an HMAC needs the secret itself; the file is readable by its owner alone.
-    Column("sk", String(128), nullable=False),
+    Column("project_id", ForeignKey("project.id"), nullable=False, index=True),
+    Column("name", String(64), nullable=False, server_default=""),
+    # Checking an HMAC needs the secret itself, so it is encrypted (store.vault); a token is only ever compared.
+    Column("secret", Text, nullable=False),
     Column("token_sha256", String(64), nullable=False, unique=True),
     Column("created_at", UtcTime, nullable=False),
+    Column("last_used_at", UtcTime),
+    # What was rotated away, good until `previous_until`.
+    Column("previous_secret", Text),
+    Column("previous_token_sha256", String(64), unique=True),
+    Column("previous_until", UtcTime),
+)
+
+agency = Table(
+    "agency",
+    metadata,
+    Column("project_id", ForeignKey("project.id"), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("actions", JSON, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+# Rows are only ever added, and removed by age and count; a trigger refuses changes.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", UtcTime, nullable=False, index=True),
+    # No foreign key: what was done in a project is known after the project has gone. Empty for a key that nobody has.
+    Column("project_id", String(32), nullable=False),
+    Column("signin", Boolean, nullable=False),
+    Column("actor", String(140), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("door", String(16), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("cluster_id", String(36), nullable=False),
+    Column("task_id", String(36), nullable=False),
+    Column("subject", String(128), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("code", String(32), nullable=False),
+    Column("request_id", String(64), nullable=False),
+    Index("ix_audit_of_project", "project_id", "signin", "id"),
+    sqlite_autoincrement=True,
 )
 
 cluster = Table(
