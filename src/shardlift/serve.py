@@ -78,6 +78,8 @@ async def _serve(settings: Settings, observer: Callable[[Event], None], readied:
     listener = _listen(settings)
     url = f"http://{settings.host}:{listener.getsockname()[1]}"
     async with open_service(settings, role="serve") as service:
+        await service.keys.check()  # a wrong master key ends the start, and not each request
+        await service.audit.prune()
         await service.leases.reap("serve:")
         await _first_project(service, url)
         server = _Server(

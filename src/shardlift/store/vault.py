@@ -22,9 +22,9 @@ from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from shardlift.errors import ShardliftError, UsageError
+from shardlift.errors import BusyError, ShardliftError, UsageError
 
 _PREFIX = "v1."
 _KEY_BYTES = 32
@@ -68,6 +68,8 @@ class Vault:
                     remedy="put the file back from your copy, or name it in SHARDLIFT_MASTER_KEY_FILE; if it is lost, "
                     "see docs/security.md, `A lost master key`",
                 )
+            if not self.path.parent.is_dir():
+                raise self._unwritable("its folder is not there")
             with self.lock():
                 if not self.path.exists():
                     self._write([AESGCM.generate_key(bit_length=_KEY_BYTES * 8)])
@@ -135,8 +137,19 @@ class Vault:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """One process at a time changes the file."""
-        with FileLock(self.path.with_name(self.path.name + ".lock"), timeout=_LOCK_TIMEOUT_S):
+        lock = FileLock(self.path.with_name(self.path.name + ".lock"))
+        try:
+            lock.acquire(timeout=_LOCK_TIMEOUT_S)
+        except Timeout:
+            raise BusyError(
+                f"another process has been changing {self.path} for {_LOCK_TIMEOUT_S} s", remedy="wait for it to end"
+            ) from None
+        except OSError as error:
+            raise self._unwritable(error.strerror or str(error)) from None
+        try:
             yield
+        finally:
+            lock.release()
 
     def _load(self) -> None:
         """Reads the file if it is another one than last time."""
@@ -190,12 +203,15 @@ class Vault:
             finally:
                 os.close(folder)
         except OSError as error:
-            raise UsageError(
-                f"the master key {self.path} cannot be written: {error.strerror}",
-                field="SHARDLIFT_MASTER_KEY_FILE",
-                value=str(self.path),
-                remedy="name a file in a folder that you may write to",
-            ) from None
+            raise self._unwritable(error.strerror or str(error)) from None
+
+    def _unwritable(self, why: str) -> UsageError:
+        return UsageError(
+            f"the master key {self.path} cannot be written: {why}",
+            field="SHARDLIFT_MASTER_KEY_FILE",
+            value=str(self.path),
+            remedy="name a file in a folder that you may write to",
+        )
 
     def _unusable(self, why: str) -> VaultError:
         return VaultError(
