@@ -16,7 +16,20 @@ from typing import Annotated
 import typer
 
 from shardlift import __version__
-from shardlift.cli import agencies, audit, clusters, demo, emulate, faults, images, keys, projects, serve, tasks, upgrades
+from shardlift.cli import (
+    agencies,
+    audit,
+    clusters,
+    demo,
+    emulate,
+    faults,
+    images,
+    keys,
+    projects,
+    serve,
+    tasks,
+    upgrades,
+)
 from shardlift.cli.output import print_error, print_unexpected, say
 from shardlift.cli.session import Session
 from shardlift.errors import ShardliftError, UsageError
