@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -27,16 +28,21 @@ from shardlift.model import (
     TaskStatus,
     Version,
 )
+from shardlift.service import moves
 from shardlift.service.agencies import Action, Agency
 from shardlift.service.audit import Act
 from shardlift.service.policies import changed_policy
 from shardlift.service.requests import (
     CheckReport,
     Credentials,
+    Intent,
     Key,
+    MigrateRequest,
     NodeState,
     Page,
     PolicyChange,
+    ReplaceRequest,
+    RestartRequest,
     UpgradeRequest,
 )
 from shardlift.settings import Settings
@@ -192,6 +198,7 @@ class FakeService:
         self.kept_tasks: dict[str, Task] = {}
         self.states: dict[str, NodeState] = {}
         self.requests: list[UpgradeRequest] = []
+        self.moves: list[MigrateRequest | ReplaceRequest | RestartRequest] = []
         self.calls: list[str] = []
         self.fails: Exception | None = None
         self.blocking: tuple[Finding, ...] = ()
@@ -259,6 +266,35 @@ class FakeService:
         task = make_task(cluster, image, agency=request.agency)
         self.keep(task)
         return task
+
+    async def migrate(self, request: MigrateRequest, project_id: str | None = None) -> Task:
+        return await self._move(
+            request, project_id, lambda cluster: moves.migration(cluster, request, self.settings.zone_names)
+        )
+
+    async def replace(self, request: ReplaceRequest, project_id: str | None = None) -> Task:
+        return await self._move(request, project_id, lambda cluster: moves.replacement(cluster, request))
+
+    async def restart(self, request: RestartRequest, project_id: str | None = None) -> Task:
+        return await self._move(request, project_id, lambda cluster: moves.restart(cluster, request))
+
+    async def _move(
+        self,
+        request: MigrateRequest | ReplaceRequest | RestartRequest,
+        project_id: str | None,
+        intent_of: Callable[[Cluster], Intent],
+    ) -> Task:
+        self._fail()
+        cluster = await self.cluster(request.cluster_id, project_id)
+        if cluster.busy_with:
+            raise BusyError(f"cluster {cluster.name} is busy", remedy="wait for it to end")
+        intent = intent_of(cluster)
+        self.moves.append(request)
+        task = make_task(cluster, self.image(cluster.image_id), agency=intent.agency)
+        batches = tuple(batch for batch in task.plan.batches if batch[0].name in (intent.chosen or ()))
+        rows = tuple(row for row in task.steps if row.node in (intent.chosen or ()))
+        plan = replace(task.plan, strategy=intent.strategy, batches=batches, zones=intent.zones)
+        return self.keep(replace(task, kind=intent.kind, plan=plan, steps=rows))
 
     async def tasks(
         self, cluster_id: str, *, kind: TaskKind | None = None, start: int = 1, limit: int = 10

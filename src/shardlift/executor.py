@@ -25,6 +25,7 @@ from shardlift.model import (
     StepRow,
     StepStatus,
     Task,
+    TaskKind,
     TaskStatus,
     partial_account,
 )
@@ -165,7 +166,7 @@ class Executor:
             if await self._may_end_before(plan, sub.order) and await self._abort_requested():
                 raise AbortedError("the task was asked to end")
             await self._step(plan, sub.order)
-        await self._bench.journal.node_switched(plan.node_id, self._bench.image.id)
+        await self._bench.journal.node_switched(plan.node_id, self._bench.image.id, plan.to_zone)
 
     async def _abort_requested(self) -> bool:
         return (await self._bench.journal.control(self._task.id)).aborting
@@ -281,11 +282,12 @@ class Executor:
         notes = await self._settle(timeout_s=0)
         total = self._task.total
         done = [name for name in total if self._rows[name, 12].status is StepStatus.SUCCESS]
-        account = [f"ended on request: {partial_account(total, done, self._bench.image.reference)}"]
+        told = partial_account(self._task.kind, total, done, self._bench.image.reference)
+        account = [f"ended on request: {told}"]
         keys = await self._bench.journal.restored_keys(self._task.id)
         if keys:
             account.append(f"settings put back: {', '.join(keys)}")
-        if done:
+        if done and self._task.kind is TaskKind.UPGRADING:
             account.append("the cluster runs two versions until a new upgrade takes the nodes that are left")
         return await self._end(TaskStatus.PARTIAL_FAILED if done else TaskStatus.FAILED, "; ".join([*account, *notes]))
 

@@ -59,8 +59,16 @@ class Settings(BaseSettings):
     refused_rate_burst: int = Field(default=60, ge=1, description="refused sign-ins that one address may cause at once")
     audit_records_max: int = Field(default=10_000, ge=1, description="records of the audit log kept for each project")
     audit_days: int = Field(default=400, ge=1, description="days for which records of the audit log are kept")
+    zones: str = Field(
+        default="", description="zones that nodes may be moved to, joined by commas; empty: any well-formed name"
+    )
     lease_s: float = Field(default=8, gt=0, description="length of a lease on a cluster")
     lease_renew_s: float = Field(default=2, gt=0, description="pause between two renewals of the lease")
+
+    @property
+    def zone_names(self) -> frozenset[str]:
+        """Zones that nodes may be moved to; empty when any name will do."""
+        return frozenset(part.strip() for part in self.zones.split(",") if part.strip())
 
     @property
     def database_path(self) -> Path:

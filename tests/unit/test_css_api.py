@@ -372,7 +372,7 @@ async def test_every_answer_has_its_own_request_id(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/nowhere", "/v1.0/p/clusters/", "/v2.0/p/clusters/c/restart", "/%00", "/docs/assets/no"]
+    "path", ["/nowhere", "/v1.0/p/clusters/", "/v2.0/p/clusters/c/rest", "/%00", "/docs/assets/no"]
 )
 async def test_an_unknown_path_has_the_same_shape(world: World, path: str) -> None:
     assert_error(await world.send("GET", BASE + path, {}), 404, "CSS.0016")

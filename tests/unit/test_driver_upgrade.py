@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from shardlift.driver.render import in_zone
 from shardlift.errors import DriverError
 from tests.driver_fakes import FakeHost, open_home
 
@@ -189,3 +190,16 @@ def test_a_crash_at_any_point_of_a_step_is_made_good_by_repeating_it(host: FakeH
     else:
         raise AssertionError("more than 500 points of change")
     assert point > 3
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('node.attr.zone: "a"\nhttp.port: 9200\n', 'node.attr.zone: "c"\nhttp.port: 9200\n'),
+        ("# mine\nnode.attr.zone:   a # was b\n", '# mine\nnode.attr.zone: "c"\n'),
+        ("http.port: 9200\n", 'http.port: 9200\nnode.attr.zone: "c"\n'),
+        ("", 'node.attr.zone: "c"\n'),
+    ],
+)
+def test_a_zone_is_written_over_the_configuration(before: str, after: str) -> None:
+    assert in_zone(before, "c") == after

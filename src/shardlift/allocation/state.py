@@ -193,6 +193,12 @@ class State:
             chosen = min if group.index.segment else max
             group.primary = chosen(living, key=lambda item: item[:2])[2]
 
+    def relocate(self, place: Place, zone: str) -> None:
+        """The node that is away comes back in that zone, where it is to the others like one they have never seen."""
+        place.attributes = {**place.attributes, "zone": zone}
+        place.location = tuple(place.attributes.get(name) for name in self.attributes)
+        place.joining = True
+
     def count_zones(self) -> None:
         """Counts the values of the awareness attributes: those of the data nodes present, and the forced ones."""
         data = [place for place in self.places.values() if place.present and place.holds_data]

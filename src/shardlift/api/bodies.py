@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from shardlift.api.errors import BAD_PARAMETER, ApiError, shown
+from shardlift.api.errors import BAD_AGENCY, BAD_PARAMETER, ApiError, shown
+from shardlift.api.schemas import AGENCY
+
+_AGENCY = re.compile(AGENCY)
 
 
 def json_body(body: bytes) -> dict[str, Any] | None:
@@ -28,6 +32,13 @@ def json_body(body: bytes) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise ApiError(BAD_PARAMETER, f"The body must be a JSON object, got {shown(value)}.")
     return {key: item for key, item in value.items() if item is not None}
+
+
+def check_agency(value: Mapping[str, Any]) -> None:
+    """Raises ApiError (400 CSS.5130) when an agency is given whose name is none."""
+    agency = value.get("agency", "none")
+    if not (isinstance(agency, str) and _AGENCY.fullmatch(agency)):
+        raise ApiError(BAD_AGENCY, f"agency: must be 1 to 64 letters, digits, _ or -, got {shown(agency)}.")
 
 
 def first_problem(errors: ValidationError | Sequence[Mapping[str, Any]]) -> tuple[str, str]:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,10 +13,9 @@ from pydantic import Field, ValidationError
 from shardlift.api import render, schemas
 from shardlift.api.agencies import permit
 from shardlift.api.auth import Caller, Located, css_caller, css_cluster
-from shardlift.api.bodies import first_problem, json_body
+from shardlift.api.bodies import check_agency, first_problem, json_body
 from shardlift.api.docs import body_of, errors_of
 from shardlift.api.errors import (
-    BAD_AGENCY,
     BAD_NODE_TYPE,
     BAD_PARAMETER,
     NO_TASK,
@@ -25,7 +23,6 @@ from shardlift.api.errors import (
     NULL_BODY,
     ApiError,
     css_error,
-    shown,
 )
 from shardlift.api.names import UPGRADE_TYPES, Counted, Whole, is_name
 from shardlift.errors import BusyError, NotFoundError, RefusedError, ShardliftError, UsageError
@@ -39,7 +36,6 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/v1.0/{project_id}", tags=["CSS"])
 
 _PAGE_MAX = 1000
-_AGENCY = re.compile(schemas.AGENCY)
 
 Start = Annotated[Counted | None, Whole, Query(description="1-based index of the first item; 1 by default")]
 Offset = Annotated[Counted | None, Whole, Query(description="Another name of `start`")]
@@ -88,7 +84,8 @@ async def upgrade_detail(
     offset: Offset = None,
     limit: Limit = 10,
     action_mode: Annotated[
-        Literal["UPGRADING", "AZ_MIGRATION"], Query(description="Kind of the tasks to be shown")
+        Literal["UPGRADING", "AZ_MIGRATION", "REPLACING", "REBOOTING"],
+        Query(description="Kind of the tasks to be shown; the last two are Shardlift's own words"),
     ] = "UPGRADING",
 ) -> schemas.UpgradeDetailPage:
     """The cluster's tasks, newest first, each with the 13 sub-steps of the node being upgraded."""
@@ -228,10 +225,7 @@ def _upgrade_body(body: bytes) -> schemas.UpgradeCoreBody:
     value = json_body(body)
     if value is None:
         raise ApiError(NULL_BODY)
-    agency = value.get("agency", "none")
-    if not (isinstance(agency, str) and _AGENCY.fullmatch(agency)):
-        detail = f"agency: must be 1 to 64 letters, digits, _ or -, got {shown(agency)}."
-        raise ApiError(BAD_AGENCY, detail)
+    check_agency(value)
     try:
         return schemas.UpgradeCoreBody.model_validate(value)
     except ValidationError as error:

@@ -108,6 +108,7 @@ def _planned(node: NodePlan) -> dict[str, object]:
         "drained": node.drained,
         "repair": node.repair,
         "canary": node.canary,
+        "to_zone": node.to_zone,
     }
 
 

@@ -146,6 +146,7 @@ class PlannedNode(BaseModel):
     drained: bool = Field(description="Whether all shard copies leave it before it stops")
     repair: bool = Field(description="Whether it is out of the cluster, and is brought back")
     canary: bool = Field(description="Whether it waits for approval, without shards, before the others follow")
+    to_zone: str | None = Field(description="Zone that it comes back in; null for the one it is in")
 
 
 class PlanDocument(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from shardlift.model import (
     Task,
     TaskKind,
     TaskStatus,
+    ZoneChange,
 )
 
 _STOP_ORDER = 6  # Node shutdown: from here on the node may not answer
@@ -42,6 +44,8 @@ def upgrade_detail(task: Task, image: Image | None) -> dict[str, object]:
     }
     if task.kind is TaskKind.UPGRADING:
         out["imageInfo"] = image_info(image) if image else _unknown_image(task.image_id)
+    if task.plan.zones is not None:
+        out |= _zones(task.plan.zones)
     out |= {
         "totalNodes": ",".join(task.total),
         "completedNodes": ",".join(task.completed),
@@ -54,6 +58,22 @@ def upgrade_detail(task: Task, image: Image | None) -> dict[str, object]:
     if task.status in (TaskStatus.FAILED, TaskStatus.PARTIAL_FAILED):
         out["failMessage"] = task.fail_message or ""
     return out
+
+
+def _zones(change: ZoneChange) -> dict[str, object]:
+    """JSON in strings, as CSS has it; `finalAzInfoMap` tells where the nodes of that type are at the end."""
+    asked = {
+        "instType": change.inst_type,
+        "migrateType": change.migrate_type,
+        "sourceAz": change.source,
+        "targetAz": change.target,
+    }
+    final = {zone: ",".join(names) for zone, names in change.final}
+    compact = (",", ":")
+    return {
+        "migrateParam": json.dumps(asked, separators=compact),
+        "finalAzInfoMap": json.dumps(final, separators=compact),
+    }
 
 
 def image_info(image: Image) -> dict[str, object]:

@@ -123,7 +123,7 @@ class ClusterDetail(_Css):
     id: str = Field(description="Cluster ID")
     name: str = Field(description="Cluster name")
     status: str = Field(description="200 available, 100 being created, 303 unavailable")
-    actions: list[str] = Field(description="What is being done: UPGRADING or AZ_MIGRATION")
+    actions: list[str] = Field(description="What is being done: UPGRADING, AZ_MIGRATION, REPLACING or REBOOTING")
     action_progress: dict[str, str] = Field(description="How far it is", examples=[{"UPGRADING": "33%"}])
     failed_reason: FailedReason | None = Field(description="Why it is not available, else null")
     datastore: Datastore = Field(description="Engine, version and image")
@@ -178,6 +178,36 @@ class UpgradeCoreBody(BaseModel):
         description="Refuse while the nodes are under load. Older clients call it `check_load`.",
     )
     batch_size: int = Field(default=1, ge=1, le=1000, strict=True, description="Nodes taken at the same time")
+
+
+class AzMigrateBody(BaseModel):
+    """What a change of zones is asked for with. Unknown keys are ignored."""
+
+    source_az: str = Field(min_length=1, max_length=1024, description="Zone that the nodes are in")
+    target_az: str = Field(
+        min_length=1,
+        max_length=1024,
+        description="Zone to go to; for multi_az_change all zones to be in, joined by commas",
+    )
+    migrate_type: Literal["az_migrate", "multi_az_change"] = Field(
+        description="az_migrate: from one zone to another; multi_az_change: dealt evenly over several zones"
+    )
+    agency: str = Field(default="", description="Agency name: letters, digits, _ and -, 64 at most; told back only")
+    indices_backup_check: Truth = Field(
+        default=True, description="Refuse unless every index is in a successful snapshot"
+    )
+
+
+class RestartBody(BaseModel):
+    """Which nodes are restarted. Without a body: all."""
+
+    type: Literal["role", "node", "az"] = Field(default="role", description="What `value` names")
+    value: str = Field(
+        default="all",
+        min_length=1,
+        max_length=8192,
+        description="Node types (`all` for every node), node ids or names, or zones, joined by commas",
+    )
 
 
 class RetryBody(BaseModel):

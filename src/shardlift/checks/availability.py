@@ -8,7 +8,7 @@ from shardlift.checks.explain import left_behind
 from shardlift.checks.leftovers import foreign_excludes
 from shardlift.checks.members import expected_data, expected_masters
 from shardlift.checks.subject import Subject, blocks, some, warns
-from shardlift.model import Finding, Strategy, Version
+from shardlift.model import Finding, Version
 
 # The CSS contract: fewer data nodes than this cannot be upgraded through it (CSS.0074).
 _DATA_NODES_MIN = 3
@@ -151,7 +151,7 @@ def last_started_copy(subject: Subject) -> Iterator[Finding]:
     node is to stop, when what is left on it must have one. An initializing copy is none: it may never get there. A plan
     may count on a replica that waits for a node to be repaired, since that is done before any other node is taken.
     """
-    if subject.strategy is Strategy.DRAIN and subject.node is None:
+    if not subject.keeps_copies and subject.node is None:
         return
     groups = subject.seen.groups
     counts_on_repair = subject.node is None and bool(subject.repairs)

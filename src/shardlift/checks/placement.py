@@ -87,7 +87,7 @@ def closed_indices_replicated(subject: Subject) -> Iterator[Finding]:
     on the disks of its former nodes and no drain moves them: a node that returns with a fresh disk has lost them.
     """
     closed = [index for index in subject.seen.indices if index.closed and index.primaries]
-    if subject.strategy is not Strategy.DRAIN or not closed:
+    if (subject.strategy is not Strategy.DRAIN and not subject.unsaved) or not closed:
         return
     routed = {copy.index for copy in subject.seen.shards}
     for index in closed:

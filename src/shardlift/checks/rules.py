@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from shardlift.checks import availability, disks, hosts, leftovers, order, placement, settled
 from shardlift.checks.subject import Subject
-from shardlift.model import Finding, Node
+from shardlift.model import Finding, Node, TaskKind
 
 Rule = Callable[[Subject], Iterator[Finding]]
 
@@ -45,6 +45,11 @@ PLAN_RULES: tuple[Rule, ...] = (
     placement.searchable_snapshots,
 )
 
+# What only an upgrade asks: the others go to no other version, and their nodes come back with the same engine.
+_UPGRADES_ONLY = frozenset({hosts.target_differs, hosts.version_hop_allowed})
+# CSS wants three data nodes where all of them are emptied one after the other; a node alone asks where its copies go.
+_THREE_NODES = frozenset({TaskKind.UPGRADING, TaskKind.AZ_MIGRATION})
+
 # Asked of an order, batch by batch.
 BATCH_RULES: tuple[Rule, ...] = (
     order.unavailable_budget,
@@ -79,9 +84,15 @@ NODE_RULES: tuple[Rule, ...] = (
 
 
 def check_plan(subject: Subject) -> tuple[Finding, ...]:
-    """All findings about upgrading the whole cluster, in rule order."""
+    """All findings about upgrading the whole cluster, or about the chosen nodes, in rule order."""
     assert subject.node is None, "the question is about the whole cluster"
-    return _ask(PLAN_RULES, subject)
+    return _ask(tuple(rule for rule in PLAN_RULES if _asked(rule, subject.kind)), subject)
+
+
+def _asked(rule: Rule, kind: TaskKind) -> bool:
+    if rule is availability.data_nodes_minimum:
+        return kind in _THREE_NODES
+    return kind is TaskKind.UPGRADING or rule not in _UPGRADES_ONLY
 
 
 def check_node(subject: Subject) -> tuple[Finding, ...]:

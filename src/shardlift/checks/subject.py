@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 
-from shardlift.model import Cluster, Finding, Image, Node, Observation, PluginSeen, Severity, Strategy
+from shardlift.model import Cluster, Finding, Image, Node, Observation, PluginSeen, Severity, Strategy, TaskKind
 
 _NAMED_MAX = 5
 
@@ -21,6 +22,9 @@ class Subject:
     one). `backup_check` and `load_check` are wishes of the request. `own_tokens` are exclusions that the running task
     itself has set and that are no leftovers. `canary`: the first node is to wait for somebody's word, without shard
     copies, before the others follow.
+
+    Of a task that is no upgrade (`kind`), `chosen` names the nodes it is about, `to_zones` tells which of them change
+    to which zone, and `unsaved` that they come back with an empty disk although nothing has left them before.
     """
 
     seen: Observation
@@ -36,6 +40,10 @@ class Subject:
     canary: bool = False
     batches: tuple[tuple[Node, ...], ...] = ()
     budget: int = 1
+    kind: TaskKind = TaskKind.UPGRADING
+    chosen: frozenset[str] | None = None
+    to_zones: Mapping[str, str] = field(default_factory=dict)
+    unsaved: bool = False
 
     @property
     def taken(self) -> tuple[Node, ...]:
@@ -44,8 +52,15 @@ class Subject:
 
     @property
     def waiting(self) -> tuple[Node, ...]:
-        """The nodes that do not run the image yet, whichever of them the question is about."""
+        """The nodes that do not run the image yet, or that are chosen, whichever of them the question is about."""
+        if self.chosen is not None:
+            return tuple(node for node in self.cluster.nodes if node.name in self.chosen)
         return tuple(node for node in self.cluster.nodes if node.image_id != self.image.id)
+
+    @property
+    def keeps_copies(self) -> bool:
+        """Whether what a node holds stays on it while it is away: nothing leaves it before."""
+        return self.strategy is Strategy.IN_PLACE or self.unsaved
 
     @property
     def out(self) -> tuple[Node, ...]:

@@ -25,6 +25,7 @@ from shardlift.cli import (
     faults,
     images,
     keys,
+    moves,
     projects,
     serve,
     tasks,
@@ -54,6 +55,9 @@ app.command("emulate")(emulate.emulate)
 app.command("credentials")(projects.credentials)
 app.command("check")(upgrades.check)
 app.command("upgrade")(upgrades.upgrade)
+app.command("migrate")(moves.migrate)
+app.command("replace")(moves.replace)
+app.command("restart")(moves.restart)
 
 
 def _version(asked: bool) -> None:

@@ -53,7 +53,7 @@ def check(
     if as_json:
         print_json(check_document(report))
     else:
-        _print_report(report)
+        print_report(report)
     if report.plan is None:
         raise typer.Exit(RefusedError.exit_code)
 
@@ -122,7 +122,8 @@ async def _known(service: Service, request: UpgradeRequest) -> UpgradeRequest:
     return replace(request, cluster_id=(await service.cluster(request.cluster_id)).id)
 
 
-def _print_report(report: CheckReport) -> None:
+def print_report(report: CheckReport) -> None:
+    """Findings, dry run and plan, for a person."""
     print_fields({"image": report.image_id, "strategy": report.strategy, "findings": len(report.findings)})
     rows = [(f.severity, f.rule, f.subject, f.reason, f.evidence, f.remedy) for f in report.findings]
     if rows:

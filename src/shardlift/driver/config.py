@@ -13,7 +13,7 @@ from pathlib import Path
 from shardlift.driver.jvm import Jvm
 from shardlift.driver.layout import NodePaths, path_part, read_json, write_json
 from shardlift.driver.protocol import Backup, Restored
-from shardlift.driver.render import merge_lines, release_of, render_defaults, render_yml, yml_name
+from shardlift.driver.render import in_zone, merge_lines, release_of, render_defaults, render_yml, yml_name
 from shardlift.driver.translate import translate
 from shardlift.driver.users import NodeUser
 from shardlift.errors import DriverError
@@ -79,8 +79,10 @@ def save(paths: NodePaths, key: str, plugins: tuple[PluginSeen, ...]) -> Backup:
     return _saved(folder)
 
 
-def rebuild(paths: NodePaths, key: str, target: ConfigTarget) -> Restored:
+def rebuild(paths: NodePaths, key: str, target: ConfigTarget, zone: str | None = None) -> Restored:
     """Builds the configuration for the target image from the backup of this key, and swaps it in.
+
+    `zone`: written over what the configuration says, None leaves that as it is.
 
     Files that nobody changed since they were rendered from the old image become the new image's own. The rest is the
     user's and comes along. Can be called again after a crash at any point: the new folder only becomes `config` whole.
@@ -90,7 +92,7 @@ def rebuild(paths: NodePaths, key: str, target: ConfigTarget) -> Restored:
         fresh = paths.root / f"config.{path_part(key, 'key')}.new"
         # Without a config the swap below was cut short, and what stands ready was complete.
         if paths.config.exists() or read_json(fresh / _MARKER).get("key") != key:
-            _build(paths, key, target, fresh)
+            _build(paths, key, target, fresh, zone)
         old = paths.root / f"config.{key}.old"
         if paths.config.exists():
             shutil.rmtree(old, ignore_errors=True)
@@ -107,7 +109,7 @@ def _restored(paths: NodePaths, key: str, *, already: bool) -> Restored:
     return Restored(already, tuple(facts.get("translated", ())), tuple(facts.get("kept", ())))
 
 
-def _build(paths: NodePaths, key: str, target: ConfigTarget, fresh: Path) -> None:
+def _build(paths: NodePaths, key: str, target: ConfigTarget, fresh: Path, zone: str | None) -> None:
     saved = paths.backups / key
     if not saved.is_dir():
         raise DriverError(
@@ -121,6 +123,9 @@ def _build(paths: NodePaths, key: str, target: ConfigTarget, fresh: Path) -> Non
     folder = _new_folder(paths, key)
     shutil.copytree(_pristine(paths, target), folder)
     translated, kept = _carry(user, pristine, target, folder)
+    if zone is not None:
+        yml = folder / yml_name(target.image.engine)
+        _put(yml, in_zone(yml.read_text("utf-8"), zone).encode())
     write_json(
         folder / _MARKER, {"image": target.image.id, "key": key, "translated": list(translated), "kept": list(kept)}
     )

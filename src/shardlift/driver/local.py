@@ -152,12 +152,12 @@ class LocalDriver:
 
         return await self._on(node, work)
 
-    async def restore(self, node: Node, image: Image, *, key: str) -> Restored:
+    async def restore(self, node: Node, image: Image, *, key: str, zone: str | None = None) -> Restored:
         def work(paths: NodePaths) -> Restored:
             self._require_stopped(paths, "its configuration is rebuilt")
             user = node_user(self._settings.node_user)
             heap_mib = int(read_json(paths.state).get("heap_mib", self._settings.heap_mib))
-            return config.rebuild(paths, key, self._target(image.id, heap_mib, user))
+            return config.rebuild(paths, key, self._target(image.id, heap_mib, user), zone)
 
         return await self._on(node, work)
 

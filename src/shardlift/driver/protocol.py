@@ -91,8 +91,11 @@ class Driver(Protocol):
         node's process lives.
         """
 
-    async def restore(self, node: Node, image: Image, *, key: str) -> Restored:
-        """Rebuilds the configuration for the image from the backup of this key and the image's defaults."""
+    async def restore(self, node: Node, image: Image, *, key: str, zone: str | None = None) -> Restored:
+        """Rebuilds the configuration for the image from the backup of this key and the image's defaults.
+
+        `zone`: where the node is from now on; None keeps what its configuration says.
+        """
 
     async def plugins(self, node: Node) -> tuple[PluginSeen, ...]:
         """Plugins in the node's engine as it now stands, sorted by name."""

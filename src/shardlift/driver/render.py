@@ -15,6 +15,7 @@ from shardlift.images import UnpackedImage
 from shardlift.model import EngineKind, Node, Version
 
 _MERGED = ("jvm.options", "log4j2.properties")
+_ZONE_LINE = re.compile(r"^node\.attr\.zone[ \t]*:.*$", re.MULTILINE)
 _MANAGERS = frozenset({"master", "cluster_manager"})
 
 
@@ -77,6 +78,13 @@ def render_yml(image: UnpackedImage, node: Node, seeds: Sequence[Node], paths: N
         settings["xpack.security.enabled"] = False
     # JSON values are YAML values, so no character of a name or a path can change the meaning.
     return "".join(f"{name}: {json.dumps(value)}\n" for name, value in settings.items())
+
+
+def in_zone(yml: str, zone: str) -> str:
+    """The settings with `node.attr.zone` as given. Nothing else is touched, comments and order included."""
+    line = f"node.attr.zone: {json.dumps(zone)}"
+    changed, count = _ZONE_LINE.subn(lambda _: line, yml)
+    return changed if count else f"{yml.rstrip()}\n{line}\n".lstrip()
 
 
 def _roles(roles: tuple[str, ...], release: Release) -> dict[str, object]:

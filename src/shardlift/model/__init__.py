@@ -24,7 +24,7 @@ from shardlift.model.observation import (
     ShardCopy,
     VotingSeen,
 )
-from shardlift.model.plan import SUB_STEPS, NodePlan, Plan, SubStep
+from shardlift.model.plan import SUB_STEPS, NodePlan, Plan, SubStep, ZoneChange
 from shardlift.model.policy import Gates, OnBreach, Policy, Window, next_opening, open_at
 from shardlift.model.simulation import SPEED, SPEED_MAX, Fault, FaultKind, Simulation
 from shardlift.model.task import StepRow, StepStatus, Task, TaskKind, TaskStatus, partial_account, paused_text
@@ -81,6 +81,7 @@ __all__ = [
     "Version",
     "VotingSeen",
     "Window",
+    "ZoneChange",
     "eta",
     "free_at_low",
     "next_opening",

@@ -56,7 +56,8 @@ class NodePlan:
 
     `drained`: all copies leave it before it stops. `fresh_data`: it comes back with an empty data path. `repair`: it
     was out of the cluster when the plan was made, so there is nothing to drain and nothing to hand over. `canary`: once
-    it is back it takes no shard copy until somebody approves. `from_version` is empty when nobody knows it.
+    it is back it takes no shard copy until somebody approves. `from_version` is empty when nobody knows it. `to_zone`:
+    the zone that it comes back in, None for the one it is in.
     """
 
     node_id: str
@@ -66,6 +67,21 @@ class NodePlan:
     drained: bool = False
     repair: bool = False
     canary: bool = False
+    to_zone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneChange:
+    """A change of zones as it was asked for, in the words of CSS, and where the nodes of that type are at its end.
+
+    `source` and `target` are zone names, joined by commas where there are several. `final` has (zone, node names).
+    """
+
+    inst_type: str
+    migrate_type: str
+    source: str
+    target: str
+    final: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +92,7 @@ class Plan:
     strategy: Strategy
     image_id: str
     batches: tuple[tuple[NodePlan, ...], ...]
+    zones: ZoneChange | None = None
 
     @property
     def nodes(self) -> tuple[NodePlan, ...]:

@@ -17,6 +17,21 @@ class TaskKind(StrEnum):
 
     UPGRADING = "UPGRADING"
     AZ_MIGRATION = "AZ_MIGRATION"
+    REPLACING = "REPLACING"
+    REBOOTING = "REBOOTING"
+
+    @property
+    def done_word(self) -> str:
+        """What nodes that are done have become, as it stands behind `1 of 3 nodes`."""
+        return _DONE_WORDS[self]
+
+
+_DONE_WORDS = {
+    TaskKind.UPGRADING: "run {image}",
+    TaskKind.AZ_MIGRATION: "are where they are to be",
+    TaskKind.REPLACING: "are replaced",
+    TaskKind.REBOOTING: "are restarted",
+}
 
 
 class TaskStatus(StrEnum):
@@ -136,9 +151,9 @@ def paused_text(task_id: str) -> str:
     return f"it is paused: `shardlift task resume {task_id}` lets it go on"
 
 
-def partial_account(total: Sequence[str], done: Sequence[str], target: str) -> str:
+def partial_account(kind: TaskKind, total: Sequence[str], done: Sequence[str], target: str) -> str:
     """How far a task came that ended before its time: `1 of 3 nodes run opensearch:3.4.0 (a), b, c as before`."""
     left = [name for name in total if name not in done]
     named = f" ({', '.join(done)})" if done else ""
     before = f", {', '.join(left)} as before" if left else ""
-    return f"{len(done)} of {len(total)} nodes run {target}{named}{before}"
+    return f"{len(done)} of {len(total)} nodes {kind.done_word.format(image=target)}{named}{before}"

@@ -3,6 +3,7 @@
 from shardlift.planner.dryrun import forecast, plan_and_forecast
 from shardlift.planner.obstacles import not_asked_finding, refused_findings, stalled_findings
 from shardlift.planner.planner import draft_plan, order_nodes, plan_upgrade
+from shardlift.planner.zones import spread
 
 __all__ = [
     "draft_plan",
@@ -12,5 +13,6 @@ __all__ = [
     "plan_and_forecast",
     "plan_upgrade",
     "refused_findings",
+    "spread",
     "stalled_findings",
 ]

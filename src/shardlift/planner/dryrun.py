@@ -127,17 +127,22 @@ class _Walk:
             if node.drained:
                 self._drain(place, tally)
         for node, place, tally in taken:
-            if place.present:
-                waiting, alone = take_down(state, place)
-                if not node.drained:
-                    tally.waiting, tally.alone = waiting, alone
-            if node.fresh_data:
-                wipe(state, place)
+            self._down(node, place, tally)
         for _, place, tally in taken:
             for copy in bring_back(state, chooser, place):
                 tally.rebuilt += 1
                 tally.rebuilt_bytes += copy.size_bytes
         return [tally.frozen(node, number) for node, _, tally in taken]
+
+    def _down(self, node: NodePlan, place: Place, tally: _Tally) -> None:
+        if place.present:
+            waiting, alone = take_down(self._state, place)
+            if not node.drained:
+                tally.waiting, tally.alone = waiting, alone
+        if node.fresh_data:
+            wipe(self._state, place)
+        if node.to_zone is not None:
+            self._state.relocate(place, node.to_zone)
 
     def _drain(self, place: Place, tally: _Tally) -> None:
         drained = drain(self._state, self._chooser, place)

@@ -1,4 +1,4 @@
-"""The plan of an upgrade."""
+"""The plan of an upgrade, or of anything else that takes nodes one by one."""
 
 from __future__ import annotations
 
@@ -65,22 +65,24 @@ def draft_plan(subject: Subject) -> Plan:
         strategy=subject.strategy,
         image_id=subject.image.id,
         batches=tuple(
-            (_node_plan(node, members.get(node.name), subject.strategy, canary=node.name == first),) for node in ordered
+            (_node_plan(node, members.get(node.name), subject, canary=node.name == first),) for node in ordered
         ),
     )
 
 
-def _node_plan(node: Node, member: NodeSeen | None, strategy: Strategy, *, canary: bool) -> NodePlan:
+def _node_plan(node: Node, member: NodeSeen | None, subject: Subject, *, canary: bool) -> NodePlan:
     # A node without data has nothing to drain, and its data path holds the cluster state that lets it vote.
     with_data = holds_data(node, member)
-    fresh = strategy is Strategy.DRAIN and with_data
+    drains = subject.strategy is Strategy.DRAIN and with_data
+    fresh = drains or (subject.unsaved and with_data)
     return NodePlan(
         node_id=node.id,
         name=node.name,
         from_version="" if member is None else str(member.version),
         fresh_data=fresh,
         # A canary is emptied in any case, so that nothing is missed while it waits for somebody's word.
-        drained=member is not None and (fresh or (canary and with_data)),
+        drained=member is not None and (drains or (canary and with_data)),
         repair=member is None,
         canary=canary,
+        to_zone=subject.to_zones.get(node.name),
     )

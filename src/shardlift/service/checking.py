@@ -1,6 +1,8 @@
-"""What is asked before an upgrade: an observation, the rules, the dry run, and the engine's own word on its start."""
+"""What is asked before a task: an observation, the rules, the dry run, and the engine's own word on its start."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from shardlift.backend import Backend
 from shardlift.checks import Subject
@@ -8,15 +10,17 @@ from shardlift.engine.protocol import Engine
 from shardlift.errors import EngineError, RefusedError
 from shardlift.model import Cluster, Finding, Forecast, Image, Severity
 from shardlift.planner import not_asked_finding, plan_and_forecast, refused_findings
-from shardlift.service.requests import CheckReport, UpgradeRequest
+from shardlift.service.requests import CheckReport, Intent
 
 
-async def check_upgrade(backend: Backend, cluster: Cluster, image: Image, request: UpgradeRequest) -> CheckReport:
+async def check_intent(backend: Backend, cluster: Cluster, image: Image, intent: Intent) -> CheckReport:
     """Changes nothing. Raises RefusedError when the cluster does not answer."""
     engine = backend.engine(cluster)
     try:
-        subject = await _subject(engine, backend, cluster, image, request)
+        subject = await _subject(engine, backend, cluster, image, intent)
         plan, forecast, findings = plan_and_forecast(subject)
+        if plan is not None:
+            plan = replace(plan, zones=intent.zones)
         if plan is not None and forecast is not None:
             findings += await _engines_word(engine, subject, forecast)
             if any(finding.severity is Severity.BLOCK for finding in findings):
@@ -26,9 +30,7 @@ async def check_upgrade(backend: Backend, cluster: Cluster, image: Image, reques
     return CheckReport(cluster.id, image.id, subject.strategy, findings, plan, forecast)
 
 
-async def _subject(
-    engine: Engine, backend: Backend, cluster: Cluster, image: Image, request: UpgradeRequest
-) -> Subject:
+async def _subject(engine: Engine, backend: Backend, cluster: Cluster, image: Image, intent: Intent) -> Subject:
     try:
         seen = await engine.observe()
     except EngineError as error:
@@ -41,12 +43,16 @@ async def _subject(
         seen=seen,
         cluster=cluster,
         image=image,
-        strategy=request.strategy or cluster.strategy,
+        strategy=intent.strategy,
         image_plugins=await driver.image_plugins(image) if ready else None,
         java_problem=await driver.java_problem(image),
-        backup_check=request.backup_check,
-        load_check=request.load_check,
-        canary=request.policy.canary,
+        backup_check=intent.backup_check,
+        load_check=intent.load_check,
+        canary=intent.policy.canary,
+        kind=intent.kind,
+        chosen=intent.chosen,
+        to_zones=intent.to_zones,
+        unsaved=intent.unsaved,
     )
 
 

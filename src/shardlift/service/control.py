@@ -96,7 +96,7 @@ class TaskControl:
         status = TaskStatus.PARTIAL_FAILED if task.completed else TaskStatus.FAILED
         with suppress(NotFoundError):  # an image that has left the catalogue is told by its id
             target = self._image(task.image_id).reference
-        account = partial_account(task.total, task.completed, target)
+        account = partial_account(task.kind, task.total, task.completed, target)
         await self._store.request_abort(task.id, status, f"given up on request: {account} or as the failure left them")
 
     async def with_turns(self, tasks: tuple[Task, ...]) -> tuple[Task, ...]:

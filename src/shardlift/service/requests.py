@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from shardlift.model import Finding, Forecast, InstanceType, Plan, Policy, Severity, Simulation, Strategy
+from shardlift.model import (
+    Finding,
+    Forecast,
+    InstanceType,
+    Plan,
+    Policy,
+    Severity,
+    Simulation,
+    Strategy,
+    TaskKind,
+    ZoneChange,
+)
 
 T = TypeVar("T")
 
@@ -103,6 +114,65 @@ class PolicyChange:
     canary: bool | None = None
     gates: Mapping[str, object] | None = None
     windows: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MigrateRequest:
+    """A change of zones of all nodes of a CSS type (`ess`, `ess-cold`, `ess-client`, `ess-master`, `all`).
+
+    `migrate_type` `az_migrate`: from the zone `source` to the zone `target`; `multi_az_change`: evenly over all zones
+    of `target` (joined by commas), as few nodes as possible moving.
+    """
+
+    cluster_id: str
+    source: str
+    target: str
+    inst_type: str = "all"
+    migrate_type: str = "az_migrate"
+    agency: str = ""
+    backup_check: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceRequest:
+    """A new host for one node, given by id or name. `migrate_data`: its copies leave it before; else the other copies
+    of its shards are what it is filled from."""
+
+    cluster_id: str
+    node: str
+    migrate_data: bool = True
+    agency: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RestartRequest:
+    """A restart one by one of the nodes that `value` names: types for `role`, ids or names for `node`, zones for `az`,
+    joined by commas."""
+
+    cluster_id: str
+    by: str = "role"
+    value: str = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What is to be done with which nodes, whatever kind of request it came from.
+
+    `chosen`: names of the nodes, None for those that do not run the image yet. `to_zones`: those of them that change
+    zones. `unsaved`: they come back with an empty disk, although nothing leaves them before. `zones`: the change of
+    zones as it was asked for.
+    """
+
+    kind: TaskKind
+    strategy: Strategy
+    chosen: frozenset[str] | None = None
+    to_zones: Mapping[str, str] = field(default_factory=dict)
+    unsaved: bool = False
+    zones: ZoneChange | None = None
+    agency: str = ""
+    backup_check: bool = False
+    load_check: bool = False
+    policy: Policy = field(default_factory=Policy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ from shardlift.checks.versions import hop_allowed
 from shardlift.clock import Clock, SystemClock
 from shardlift.errors import BusyError, EngineError, NotFoundError, RefusedError, UsageError
 from shardlift.model import Cluster, Image, Plan, Severity, Task, TaskKind, TaskStatus
-from shardlift.service.agencies import Agencies
+from shardlift.service import moves
+from shardlift.service.agencies import Agencies, action_of
 from shardlift.service.audit import Audit, note
-from shardlift.service.checking import check_upgrade
+from shardlift.service.checking import check_intent
 from shardlift.service.clusters import ClusterMaker
 from shardlift.service.control import TaskControl
 from shardlift.service.keys import Keys
@@ -23,11 +24,15 @@ from shardlift.service.requests import (
     CheckReport,
     CreateCluster,
     Credentials,
+    Intent,
     Key,
+    MigrateRequest,
     NodeState,
     Page,
     PolicyChange,
     Project,
+    ReplaceRequest,
+    RestartRequest,
     UpgradeRequest,
 )
 from shardlift.settings import Settings
@@ -38,6 +43,12 @@ from shardlift.store.vault import Vault
 
 _UPGRADE_TYPES = ("same", "cross", "cross-engine")
 _WAIT_MAX_S = 60.0
+_WISHES = {
+    TaskKind.UPGRADING: "go to {image}",
+    TaskKind.AZ_MIGRATION: "change zones",
+    TaskKind.REPLACING: "have the node replaced",
+    TaskKind.REBOOTING: "have nodes restarted",
+}
 
 
 class Service:
@@ -153,7 +164,7 @@ class Service:
     async def check(self, request: UpgradeRequest, project_id: str | None = None) -> CheckReport:
         """Every rule on a fresh observation, and the plan if none blocks. Changes nothing."""
         cluster = await self.cluster(request.cluster_id, project_id)
-        return await check_upgrade(self.backend, cluster, self.image(request.image), request)
+        return await check_intent(self.backend, cluster, self.image(request.image), _upgrade_intent(cluster, request))
 
     async def upgrade(self, request: UpgradeRequest, project_id: str | None = None) -> Task:
         """Checks, and only then writes the RUNNING task with its plan. What is asked for twice at once is done once."""
@@ -161,23 +172,59 @@ class Service:
         note("upgrade", project_id=cluster.project_id, cluster_id=cluster.id)
         image = self.image(request.image)
         _check_words(cluster, image, request)
-        if cluster.busy_with is not None:
-            raise BusyError(
-                f"cluster {cluster.name} is busy: {cluster.busy_with}",
-                field="cluster",
-                value=cluster.id,
-                remedy=f"`shardlift task list {cluster.name}` shows its task; wait for it, or abort it",
-            )
+        return await self._submit(cluster, image, _upgrade_intent(cluster, request))
+
+    async def migrate(self, request: MigrateRequest, project_id: str | None = None) -> Task:
+        """Begins a change of zones, as `upgrade` begins an upgrade."""
+        cluster = await self._idle(request.cluster_id, project_id, "az_migrate")
+        return await self._move(cluster, moves.migration(cluster, request, self.settings.zone_names))
+
+    async def replace(self, request: ReplaceRequest, project_id: str | None = None) -> Task:
+        """Begins the replacement of a node, likewise."""
+        cluster = await self._idle(request.cluster_id, project_id, "replace")
+        return await self._move(cluster, moves.replacement(cluster, request))
+
+    async def restart(self, request: RestartRequest, project_id: str | None = None) -> Task:
+        """Begins a restart of nodes one by one, likewise: refused where a shard would be without a started copy."""
+        cluster = await self._idle(request.cluster_id, project_id, "restart")
+        return await self._move(cluster, moves.restart(cluster, request))
+
+    async def check_move(
+        self, request: MigrateRequest | ReplaceRequest | RestartRequest, project_id: str | None = None
+    ) -> CheckReport:
+        """What `migrate`, `replace` or `restart` would say, and the plan. Changes nothing."""
+        cluster = await self.cluster(request.cluster_id, project_id)
+        if isinstance(request, MigrateRequest):
+            intent = moves.migration(cluster, request, self.settings.zone_names)
+        elif isinstance(request, ReplaceRequest):
+            intent = moves.replacement(cluster, request)
+        else:
+            intent = moves.restart(cluster, request)
+        image = self.image(moves.one_image(cluster, intent.chosen or ()))
+        return await check_intent(self.backend, cluster, image, intent)
+
+    async def _idle(self, cluster_id: str, project_id: str | None, action: str) -> Cluster:
+        """The cluster. Raises BusyError when something is done to it: then its nodes are not where they will be."""
+        cluster = await self.cluster(cluster_id, project_id)
+        note(action, project_id=cluster.project_id, cluster_id=cluster.id)
+        _not_busy(cluster)
+        return cluster
+
+    async def _move(self, cluster: Cluster, intent: Intent) -> Task:
+        image = self.image(moves.one_image(cluster, intent.chosen or ()))
+        return await self._submit(cluster, image, intent)
+
+    async def _submit(self, cluster: Cluster, image: Image, intent: Intent) -> Task:
+        _not_busy(cluster)
         # Before anything is decided: a wrong digest or a missing archive must not come to light with a node down.
         await self.backend.driver(cluster.driver).prepare(image)
-        report = await check_upgrade(self.backend, cluster, image, request)
+        report = await check_intent(self.backend, cluster, image, intent)
         if report.plan is None:
-            raise RefusedError(
-                f"cluster {cluster.name} cannot go to {image.reference} now", report.blocking, remedy=_remedies(report)
-            )
-        task = self._new_task(cluster, request, report.plan)
+            wish = _WISHES[intent.kind].format(image=image.reference)
+            raise RefusedError(f"cluster {cluster.name} cannot {wish} now", report.blocking, remedy=_remedies(report))
+        task = self._new_task(cluster, intent, report.plan)
         await self.store.add_task(task)
-        note("upgrade", task_id=task.id)
+        note(str(action_of(intent.kind)), task_id=task.id)
         return await self.store.task(task.id)
 
     async def tasks(
@@ -230,24 +277,45 @@ class Service:
         note(action, project_id=task.project_id, cluster_id=task.cluster_id, task_id=task.id)
         return task
 
-    def _new_task(self, cluster: Cluster, request: UpgradeRequest, plan: Plan) -> Task:
+    def _new_task(self, cluster: Cluster, intent: Intent, plan: Plan) -> Task:
         return Task(
             id=str(uuid.uuid4()),
             cluster_id=cluster.id,
             project_id=cluster.project_id,
-            kind=TaskKind.UPGRADING,
+            kind=intent.kind,
             status=TaskStatus.RUNNING,
             image_id=plan.image_id,
             strategy=plan.strategy,
             plan=plan,
-            agency=request.agency,
+            agency=intent.agency,
             created_at=self.clock.now(),
             ended_at=None,
             execute_times=1,
             revision=1,
             bytes_moved=0,
-            policy=request.policy,
+            policy=intent.policy,
             at_rest=True,
+        )
+
+
+def _upgrade_intent(cluster: Cluster, request: UpgradeRequest) -> Intent:
+    return Intent(
+        kind=TaskKind.UPGRADING,
+        strategy=request.strategy or cluster.strategy,
+        agency=request.agency,
+        backup_check=request.backup_check,
+        load_check=request.load_check,
+        policy=request.policy,
+    )
+
+
+def _not_busy(cluster: Cluster) -> None:
+    if cluster.busy_with is not None:
+        raise BusyError(
+            f"cluster {cluster.name} is busy: {cluster.busy_with}",
+            field="cluster",
+            value=cluster.id,
+            remedy=f"`shardlift task list {cluster.name}` shows its task; wait for it, or abort it",
         )
 
 

@@ -93,7 +93,7 @@ class SimDriver:
             changed = True
         return changed
 
-    async def restore(self, node: Node, image: Image, *, key: str) -> Restored:
+    async def restore(self, node: Node, image: Image, *, key: str, zone: str | None = None) -> Restored:
         del image
         mine = self._node(node)
         if key not in mine.backups:
@@ -102,6 +102,7 @@ class SimDriver:
         if not already:
             async with self._effect("restore", mine):
                 mine.restored.add(key)
+                mine.zone = zone or mine.zone
         return Restored(already=already, translated=(), kept=())
 
     async def plugins(self, node: Node) -> tuple[PluginSeen, ...]:

@@ -111,8 +111,8 @@ class FleetDriver:
     async def switch(self, node: Node, image: Image, *, key: str, fresh_data: bool) -> bool:
         return await self._of(node).switch(node, image, key=key, fresh_data=fresh_data)
 
-    async def restore(self, node: Node, image: Image, *, key: str) -> Restored:
-        return await self._of(node).restore(node, image, key=key)
+    async def restore(self, node: Node, image: Image, *, key: str, zone: str | None = None) -> Restored:
+        return await self._of(node).restore(node, image, key=key, zone=zone)
 
     async def plugins(self, node: Node) -> tuple[PluginSeen, ...]:
         return await self._of(node).plugins(node)

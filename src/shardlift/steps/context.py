@@ -93,6 +93,16 @@ class StepContext:
     control: Callable[[], Awaitable[Control]]
     check_lease: Callable[[], None]
 
+    @property
+    def zone(self) -> str:
+        """Where the node is to be when it is back."""
+        return self.plan.to_zone or self.node.zone
+
+    @property
+    def replaced(self) -> bool:
+        """Whether anything about the node changes. Else it is only restarted."""
+        return self.plan.fresh_data or self.zone != self.node.zone or self.node.image_id != self.image.id
+
     async def abort_requested(self) -> bool:
         return (await self.control()).aborting
 

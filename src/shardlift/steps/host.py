@@ -13,8 +13,13 @@ from shardlift.steps.migration import EXCLUDE_NAME
 _BLIP_S = 10.0
 
 
+_ONLY_RESTARTED = Outcome("Not needed: the node is only restarted.")
+
+
 async def configuration_backup(ctx: StepContext) -> Outcome:
     """Copies the configuration off the node, once per task."""
+    if not ctx.replaced:
+        return _ONLY_RESTARTED
     ctx.check_lease()
     backup = await ctx.driver.backup(ctx.node, key=ctx.task_id)
     plugins = [f"{plugin.name} {plugin.version}" for plugin in backup.plugins]
@@ -89,6 +94,8 @@ async def _none_alone(ctx: StepContext) -> None:
 
 async def node_replacement(ctx: StepContext) -> Outcome:
     """Switches the engine by one atomic rename; with a fresh data path the old one is set aside, not deleted."""
+    if not ctx.replaced:
+        return _ONLY_RESTARTED
     if ctx.plan.fresh_data:
         await _not_red(ctx)
     ctx.check_lease()
@@ -114,9 +121,13 @@ async def _not_red(ctx: StepContext) -> None:
 
 async def configuration_restoration(ctx: StepContext) -> Outcome:
     """Rebuilds the configuration for the target from the backup and the target image's defaults."""
+    if not ctx.replaced:
+        return _ONLY_RESTARTED
     ctx.check_lease()
-    restored = await ctx.driver.restore(ctx.node, ctx.image, key=ctx.task_id)
+    restored = await ctx.driver.restore(ctx.node, ctx.image, key=ctx.task_id, zone=ctx.plan.to_zone)
     told = [f"{len(restored.translated)} settings translated" if restored.translated else "no setting had to change"]
+    if ctx.plan.to_zone is not None:
+        told.append(f"its zone is {ctx.plan.to_zone}")
     if restored.kept:
         told.append(f"changed files carried over: {', '.join(restored.kept)}")
     return Outcome(
@@ -127,6 +138,8 @@ async def configuration_restoration(ctx: StepContext) -> Outcome:
 
 async def plugin_installation(ctx: StepContext) -> Outcome:
     """Plugins come with the image, so they are of exactly its version; each one used before must be among them."""
+    if not ctx.replaced:
+        return _ONLY_RESTARTED
     used = ctx.earlier(5).get("plugins", [])
     assert isinstance(used, list), "sub-step 5 writes a list"
     now = await ctx.driver.plugins(ctx.node)

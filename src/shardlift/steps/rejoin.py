@@ -109,9 +109,9 @@ async def _joined(ctx: StepContext) -> NodeSeen:
             f"the node came back as {seen.engine} {seen.version}, not as {ctx.image.reference}",
             remedy="see which engine its folder links to, then retry",
         )
-    if seen.zone != ctx.node.zone:
+    if seen.zone != ctx.zone:
         raise StepFailedError(
-            f"the node came back in zone {seen.zone}, not in {ctx.node.zone}",
+            f"the node came back in zone {seen.zone}, not in {ctx.zone}",
             remedy="set node.attr.zone in its configuration, restart it, then retry",
         )
     return seen

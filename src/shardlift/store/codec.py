@@ -27,6 +27,7 @@ from shardlift.model import (
     TaskStatus,
     Version,
     Window,
+    ZoneChange,
 )
 
 
@@ -80,11 +81,13 @@ def plan_to_json(plan: Plan) -> dict[str, object]:
                     "drained": node.drained,
                     "repair": node.repair,
                     "canary": node.canary,
+                    "to_zone": node.to_zone,
                 }
                 for node in batch
             ]
             for batch in plan.batches
         ],
+        "zones": None if plan.zones is None else asdict(plan.zones),
     }
 
 
@@ -97,7 +100,14 @@ def plan_from(data: Mapping[str, Any]) -> Plan:
         batches=tuple(
             tuple(NodePlan(**{"drained": node["fresh_data"], **node}) for node in batch) for batch in data["batches"]
         ),
+        zones=_zones_from(data.get("zones")),
     )
+
+
+def _zones_from(data: Mapping[str, Any] | None) -> ZoneChange | None:
+    if data is None:
+        return None
+    return ZoneChange(**{**data, "final": tuple((zone, tuple(names)) for zone, names in data["final"])})
 
 
 def policy_to_json(policy: Policy) -> dict[str, object]:

@@ -133,10 +133,11 @@ class Journal:
             at=at,
         )
 
-    async def node_switched(self, node_id: str, image_id: str) -> None:
-        """The node runs this image from now on."""
+    async def node_switched(self, node_id: str, image_id: str, zone: str | None) -> None:
+        """The node runs this image from now on, and is in this zone; None: it has stayed where it was."""
+        values = {"image_id": image_id} | ({} if zone is None else {"zone": zone})
         async with self._fenced() as connection:
-            await connection.execute(update(node).where(node.c.id == node_id).values(image_id=image_id))
+            await connection.execute(update(node).where(node.c.id == node_id).values(values))
 
     async def end_task(
         self,
