@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from shardlift.api import create_app
 from shardlift.api.signing import sign
+from shardlift.backend import Backend
 from shardlift.clock import Clock, SystemClock
 from shardlift.model import SUB_STEPS, Cluster, Node, Task, TaskStatus
 from shardlift.runner import Runner
@@ -57,7 +58,7 @@ class _Doors:
         """What is done is done."""
 
 
-class _Fleet:
+class _Fleet(Backend):
     """A backend of several simulated clusters, each in a world of its own."""
 
     def __init__(self) -> None:
@@ -225,6 +226,11 @@ def ground(home: Path) -> Iterator[Ground]:
         thread.join(_PATIENCE_S)
         assert not thread.is_alive(), "the server did not end"
         assert not broken, broken
+
+
+def stopping(task: dict[str, Any]) -> str | None:
+    """The node of an UpgradeDetail that is being stopped, if any."""
+    return task["currentNodeName"] if task["currentNodeDetail"][6]["status"] == "RUNNING" else None
 
 
 # the bodies, to the letter

@@ -27,7 +27,7 @@ from requests import Response
 
 from shardlift.model import Cluster
 from shardlift.service.requests import Credentials
-from tests.clients import NEW, SAME, Ground, check_cluster, check_details, ground, until
+from tests.clients import NEW, SAME, Ground, check_cluster, check_details, ground, stopping, until
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_an_abort(here: Ground, css: CssClient, mode: str) -> None:
     else:
         with here.held("host.stop", second):
             upgrade(css, cluster)
-            seen = until(lambda: details(css, cluster)[0], lambda task: task["currentNodeName"] == second)
+            seen = until(lambda: details(css, cluster)[0], lambda task: stopping(task) == second)
             task_id = seen["id"]
             for _ in range(2):
                 retry(css, cluster, task_id, "abort")

@@ -18,7 +18,7 @@ import pytest
 
 from shardlift.model import Cluster
 from shardlift.service.requests import Credentials
-from tests.clients import NEW, SAME, Ground, check_cluster, check_details, ground, until
+from tests.clients import NEW, SAME, Ground, check_cluster, check_details, ground, stopping, until
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_its_own_time_out_aborts_a_running_task(here: Ground, terraform: Terrafo
     second = f"{cluster.name}-ess-esn-3-1"
     with here.held("host.stop", second):
         task = terraform.begin(cluster, UPGRADE, core_upgrade())
-        until(lambda: terraform.task(cluster, task["id"]), lambda one: one["currentNodeName"] == second)
+        until(lambda: terraform.task(cluster, task["id"]), lambda one: stopping(one) == second)
         for _ in range(2):
             assert terraform.abort(cluster, task["id"]).status_code == 200
         assert terraform.task(cluster, task["id"])["status"] == "RUNNING"
