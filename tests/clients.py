@@ -16,6 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from openstack.connection import Connection
+from otcextensions import sdk
+
 from shardlift.api import create_app
 from shardlift.api.signing import sign
 from shardlift.backend import Backend
@@ -193,7 +196,7 @@ def ground(home: Path) -> Iterator[Ground]:
         bounds = dict.fromkeys(
             ("drain_timeout_s", "handover_timeout_s", "boot_timeout_s", "rejoin_timeout_s"), _AMPLE_S
         )
-        settings = Settings(home=home, lease_s=_AMPLE_S, lease_renew_s=_AMPLE_S / 4, **bounds)
+        settings = Settings(home=home, zones=",".join(ZONES), lease_s=_AMPLE_S, lease_renew_s=_AMPLE_S / 4, **bounds)
         clock: Clock = FastClock(_SPEED)
         fleet = _Fleet()
         async with open_service(settings, backend=fleet, clock=clock, role="test") as service:
@@ -226,6 +229,17 @@ def ground(home: Path) -> Iterator[Ground]:
         thread.join(_PATIENCE_S)
         assert not thread.is_alive(), "the server did not end"
         assert not broken, broken
+
+
+def connect_otc(here: Ground, token: str | None = None) -> Connection:
+    """An OpenStack connection to `mine`. There is no identity service: the token is given, and so is where CSS is."""
+    connection = Connection(
+        auth_type="admin_token",
+        auth={"endpoint": here.url, "token": token or here.mine.token},
+        css_endpoint_override=f"{here.url}/v1.0/{here.mine.project_id}",
+    )
+    sdk.register_otc_extensions(connection)
+    return connection
 
 
 def stopping(task: dict[str, Any]) -> str | None:

@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
-import openstack
 import pytest
 from openstack import exceptions
-from openstack.connection import Connection
-from otcextensions import sdk
 
 from shardlift.model import Cluster
-from tests.clients import NEW, SAME, Ground, ground, until
+from tests.clients import NEW, SAME, Ground, connect_otc, ground, until
 
 _WAIT_S = 0.05
 
@@ -24,20 +21,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         yield made
 
 
-def connect(here: Ground, token: str) -> Connection:
-    """There is no identity service: the token is given, and so is where CSS is."""
-    connection = openstack.connection.Connection(
-        auth_type="admin_token",
-        auth={"endpoint": here.url, "token": token},
-        css_endpoint_override=f"{here.url}/v1.0/{here.mine.project_id}",
-    )
-    sdk.register_otc_extensions(connection)
-    return connection
-
-
 @pytest.fixture(scope="module")
 def css(here: Ground) -> Any:
-    return connect(here, here.mine.token).css
+    return connect_otc(here).css
 
 
 def upgrade(css: Any, cluster: Cluster) -> Any:
@@ -136,5 +122,5 @@ def test_errors(here: Ground, css: Any) -> None:
             css.update_cluster_kernel(hidden, NEW.id, "cross", False, "css_agency")
         assert (caught.value.status_code, "CSS.0015" in str(caught.value)) == (403, True)
     with pytest.raises(exceptions.HttpException) as caught:
-        list(connect(here, "no-such-token").css.clusters())
+        list(connect_otc(here, "no-such-token").css.clusters())
     assert caught.value.status_code == 401
