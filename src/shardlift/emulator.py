@@ -29,6 +29,7 @@ NAME = "emulated"
 _GRACE_S = 2
 # Upgrades take seconds here, so a new one should not wait for half of one.
 _REST_S = 0.05
+_LEASE_S = 60.0
 _MEMORY = Path("/dev/shm")  # noqa: S108  (a file system in memory; the folder in it has a name of its own)
 
 
@@ -136,7 +137,10 @@ async def emulating(settings: Settings, shape: Shape) -> AsyncIterator[tuple[Ser
 
     `settings.home` holds the database, and should be in memory too.
     """
-    async with open_service(settings, backend=open_backend(settings, in_memory=True), role="serve") as service:
+    backend = open_backend(settings, in_memory=True)
+    # Nobody else can take over what is in memory, so leases need not be renewed all the time.
+    settings = settings.model_copy(update={"lease_s": _LEASE_S, "lease_renew_s": _LEASE_S / 4})
+    async with open_service(settings, backend=backend, role="serve", alone=True) as service:
         credentials = await service.create_project(NAME)
         async with _answering(service) as url, _driving(service):
             yield service, await make_ready(service, replace(credentials, url=url), shape)

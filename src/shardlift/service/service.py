@@ -363,11 +363,17 @@ def _remedies(report: CheckReport) -> str:
 
 @asynccontextmanager
 async def open_service(
-    settings: Settings, *, backend: Backend | None = None, clock: Clock | None = None, role: str = "cli"
+    settings: Settings,
+    *,
+    backend: Backend | None = None,
+    clock: Clock | None = None,
+    role: str = "cli",
+    alone: bool = False,
 ) -> AsyncIterator[Service]:
     """The service on the home that the settings name; the home is made when it is missing.
 
-    `role` begins the name under which leases are held: `serve` for the one server of a home.
+    `role` begins the name under which leases are held: `serve` for the one server of a home. `alone`: the home lies in
+    memory, and no other process uses it.
     """
     home = settings.home
     try:
@@ -380,7 +386,7 @@ async def open_service(
             remedy="name a folder that you may write to",
         ) from None
     owner = f"{role}:{socket.gethostname()}:{os.getpid()}"
-    async with open_database(settings.database_path) as database:
+    async with open_database(settings.database_path, alone=alone) as database:
         service = Service(database, backend or _usual(settings), settings, clock or SystemClock(), owner)
         await service.keys.open()
         try:

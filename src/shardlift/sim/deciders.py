@@ -84,6 +84,8 @@ def _filter(world: World, index: SimIndex, copy: Copy, node: SimNode) -> Iterato
     for scope, found in (("cluster", world.settings_under("cluster.routing.allocation.")), ("index", _own(index))):
         for kind in _FILTERS:
             wanted = {key: value for key, value in found.items() if key.startswith(f"{kind}.") and value}
+            if not wanted:
+                continue
             hits = [
                 key for key, value in wanted.items() if not key.endswith("_tier_preference") and _hit(node, key, value)
             ]

@@ -150,8 +150,8 @@ class World:
 
     def settings_under(self, prefix: str) -> dict[str, str]:
         """Settings in force whose key begins so, without the prefix."""
-        keys = sorted({*self.persistent, *self.transient})
-        return {key[len(prefix) :]: self.setting(key) for key in keys if key.startswith(prefix)}
+        keys = {key for layer in (self.persistent, self.transient) for key in layer if key.startswith(prefix)}
+        return {key[len(prefix) :]: self.setting(key) for key in sorted(keys)}
 
     def recovery_limits(self) -> tuple[int, int]:
         """Incoming and outgoing recoveries that a node takes at once."""

@@ -1,7 +1,8 @@
 """SQLite connections that do their work at once, in the event loop's own thread, instead of in a thread each.
 
-For the simulator alone: with threads a run could not be repeated exactly, and virtual time could not know whether a
-statement is still under way. The statements, the schema and the transactions are those of the real store.
+For simulators: with threads a run could not be repeated exactly, and virtual time could not know whether a statement
+is still under way. And for an emulator that has its database in memory, and to itself: there it is a matter of speed.
+The statements, the schema and the transactions are those of the real store.
 """
 
 from __future__ import annotations
@@ -21,6 +22,16 @@ class Gate(Protocol):
     def before(self) -> None: ...
 
     def committed(self) -> None: ...
+
+
+class OpenGate:
+    """Lets everything pass."""
+
+    def before(self) -> None:
+        """Nothing stands in the way."""
+
+    def committed(self) -> None:
+        """Nor here."""
 
 
 class InlineConnection(aiosqlite.Connection):

@@ -210,10 +210,12 @@ class Journal:
                     select(recovery.c.key, recovery.c.bytes).where(recovery.c.task_id == task_id)
                 )
             }
-            for key, size in seen:
-                if key not in known:
-                    await connection.execute(insert(recovery).values(task_id=task_id, key=key, bytes=size))
-                elif size > known[key]:
+            sizes = dict(seen)
+            new = [{"task_id": task_id, "key": key, "bytes": size} for key, size in sizes.items() if key not in known]
+            if new:
+                await connection.execute(insert(recovery), new)
+            for key, size in sizes.items():
+                if size > known.get(key, size):
                     await connection.execute(
                         update(recovery).where(recovery.c.task_id == task_id, recovery.c.key == key).values(bytes=size)
                     )
