@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit check serve sim bench-upgrade bench-check lock clean
+.PHONY: help setup demo test test-unit check serve sim bench-upgrade bench-check bench-emulator lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-22s %s\n' "$$name" "$$text"; done
@@ -56,6 +56,10 @@ bench-upgrade: $(STAMP) ## wall time and bytes beside a plain script of the docu
 bench-check: $(STAMP) ## time and memory of check without REST, for clusters of 10 to 1,000 nodes
 	@echo "== bench-check: rules, plan and dry run, each size in a process of its own"
 	@$(BIN)/python tools/bench_check.py $(ARGS)
+
+bench-emulator: $(STAMP) ## 500 simulated upgrades at once, with faults, in one process (ARGS="--clusters 100")
+	@echo "== bench-emulator: made, given faults, upgraded together, retried until all are SUCCESS"
+	@$(BIN)/python tools/bench_emulator.py $(ARGS)
 
 lock: $(STAMP) ## recompile requirements/*.txt from pyproject.toml
 	@tools/lock

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ServerResponseException
 from huaweicloudsdkcss.v1 import CssClient, UpgradeCoreRequest, UpgradeDetailRequest, UpgradingTheKernelBody
 
+from shardlift.cli.main import run
 from shardlift.errors import ShardliftError, UsageError
+from shardlift.model import FaultKind
+from shardlift.service import open_service
+from shardlift.service.faults import FaultRequest, Faults
+from shardlift.settings import Settings
 from shardlift.testing import css_emulator, emulator
+from tests.fakes import make_cluster
 
 __all__ = ["css_emulator"]  # as a conftest imports it
 
@@ -228,3 +241,49 @@ def test_two_emulators_know_nothing_of_each_other():
         finally:
             for run in runs:
                 run.__exit__(None, None, None)
+
+
+def test_the_command_serves_a_cluster_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    """As a person has it: another shell with the printed environment, and Ctrl-C in the end."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "shardlift", "emulate", "--json", "--nodes", "3", "--speed", "2000"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            told = json.JSONDecoder().decode(read_document(process.stdout))
+            home = Path(told["environment"]["SHARDLIFT_HOME"])
+            assert stat.S_IMODE(home.stat().st_mode) == 0o700
+            assert told["environment"]["CSS_URL"] == told["url"]
+            for name, value in told["environment"].items():
+                monkeypatch.setenv(name, value)
+            assert run(["fault", "add", "emulated", "step", "--node", "3", "--order", "0"]) == 0
+            assert run(["upgrade", "emulated", "--to", "opensearch:3.4.0", "--watch"]) == 1
+            assert "on demand" in "".join(capsys.readouterr())
+            assert run(["fault", "clear", "emulated", "--all"]) == 0
+            assert run(["fault", "clear", "emulated"]) == 2
+            assert run(["fault", "clear", "emulated", "nothing"]) == 4
+        finally:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+    assert not home.exists()
+
+
+def read_document(lines) -> str:
+    """One JSON document, from a stream that stays open after it."""
+    text = ""
+    for line in lines:
+        text += line
+        if line == "}\n":
+            return text
+    raise AssertionError(f"no document: {text}")
+
+
+async def test_real_clusters_have_no_faults(fast_home):
+    async with open_service(Settings(home=fast_home)) as service:
+        project = await service.create_project("p")
+        cluster = make_cluster(project.project_id, service.image("opensearch:2.19.4"))
+        await service.store.add_cluster(cluster)
+        with pytest.raises(UsageError, match="real nodes") as error:
+            await Faults(service, ()).add(cluster.id, FaultRequest(FaultKind.DIES, node="1"))
+        assert error.value.field == "cluster"
