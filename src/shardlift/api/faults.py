@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shardlift.api import css
+from shardlift.api import css, css_moves
 from shardlift.api.auth import Caller, authenticate
 from shardlift.api.bodies import first_problem, json_body
 from shardlift.api.docs import body_of, errors_of
@@ -41,7 +41,7 @@ _ROWS = {
 _LATER = frozenset({429, 503})
 _CALLS = tuple(
     route
-    for calls in (css.router,)
+    for calls in (css.router, css_moves.router, css_moves.restart_router)
     for route in calls.routes
     if isinstance(route, APIRoute) and "{cluster_id}" in route.path
 )
@@ -103,8 +103,14 @@ ClusterName = Annotated[str, Query(description="Id of a simulated cluster, or it
 
 
 def call_names() -> frozenset[str]:
-    """Operations that name a cluster in their path, by their names in the SDKs."""
-    return frozenset(route.name for route in _CALLS)
+    """Operations that name a cluster in their path. Both versions and spellings of a restart are one."""
+    return frozenset(_called(route) for route in _CALLS)
+
+
+def _called(route: APIRoute) -> str:
+    if route.name.startswith("rolling_"):
+        return "rolling_restart"
+    return "restart_cluster" if route.name.startswith("restart_") else route.name
 
 
 @router.post(
@@ -243,7 +249,7 @@ async def _caller(scope: Scope, receive: Receive) -> Caller:
 
 
 def _name(scope: Scope) -> str | None:
-    return next((route.name for route in _CALLS if route.matches(scope)[0] is Match.FULL), None)
+    return next((_called(route) for route in _CALLS if route.matches(scope)[0] is Match.FULL), None)
 
 
 def _answer(fault: Fault) -> ApiError:
