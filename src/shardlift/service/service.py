@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 from shardlift.backend import Backend
 from shardlift.checks.versions import hop_allowed
-from shardlift.clock import Clock, SystemClock
+from shardlift.clock import Clock
 from shardlift.errors import BusyError, EngineError, NotFoundError, RefusedError, UsageError
 from shardlift.model import Cluster, Image, Plan, Severity, Task, TaskKind, TaskStatus
 from shardlift.service import moves
@@ -36,7 +33,7 @@ from shardlift.service.requests import (
     UpgradeRequest,
 )
 from shardlift.settings import Settings
-from shardlift.store import Database, Leases, Store, open_database
+from shardlift.store import Database, Leases, Store
 from shardlift.store.audit import AuditStore
 from shardlift.store.keys import KeyStore
 from shardlift.store.vault import Vault
@@ -359,44 +356,3 @@ def _check_words(cluster: Cluster, image: Image, request: UpgradeRequest) -> Non
 
 def _remedies(report: CheckReport) -> str:
     return "; ".join(dict.fromkeys(finding.remedy for finding in report.findings if finding.severity is Severity.BLOCK))
-
-
-@asynccontextmanager
-async def open_service(
-    settings: Settings,
-    *,
-    backend: Backend | None = None,
-    clock: Clock | None = None,
-    role: str = "cli",
-    alone: bool = False,
-) -> AsyncIterator[Service]:
-    """The service on the home that the settings name; the home is made when it is missing.
-
-    `role` begins the name under which leases are held: `serve` for the one server of a home. `alone`: the home lies in
-    memory, and no other process uses it.
-    """
-    home = settings.home
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"SHARDLIFT_HOME {home} cannot be made: {error.strerror}",
-            field="SHARDLIFT_HOME",
-            value=str(home),
-            remedy="name a folder that you may write to",
-        ) from None
-    owner = f"{role}:{socket.gethostname()}:{os.getpid()}"
-    async with open_database(settings.database_path, alone=alone) as database:
-        service = Service(database, backend or _usual(settings), settings, clock or SystemClock(), owner)
-        await service.keys.open()
-        try:
-            yield service
-        finally:
-            await service.keys.settle()
-
-
-def _usual(settings: Settings) -> Backend:
-    # Imported here because most commands need neither real engines nor simulated ones.
-    from shardlift.backends import open_backend  # noqa: PLC0415
-
-    return open_backend(settings)
