@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit check serve sim bench-upgrade bench-check bench-emulator lock clean
+.PHONY: help setup demo test test-unit check serve sim bench-upgrade bench-check bench-emulator check-clients lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-22s %s\n' "$$name" "$$text"; done
@@ -48,6 +48,9 @@ serve: $(STAMP) ## the API and the runner, in the foreground
 
 sim: $(STAMP) ## simulated upgrades under faults (SEEDS=2000, or SEED=17 to repeat one with its transcript)
 	@$(BIN)/python -m shardlift.chaos $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),200)) $(ARGS)
+
+check-clients: $(STAMP) ## the Go and Node SDKs against an emulator; needs Go and Node.js, fetches the SDKs (ARGS=go)
+	@PATH="$$PATH:/usr/local/go/bin" $(BIN)/python tools/check_clients.py $(ARGS)
 
 bench-upgrade: $(STAMP) ## wall time and bytes beside a plain script of the documented procedure
 	@echo "== bench-upgrade: both strategies, Shardlift and a plain script, same cluster and load"
