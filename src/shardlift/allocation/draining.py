@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -27,14 +28,14 @@ class Drained:
     eased: dict[Place, None] = field(default_factory=dict)
 
 
-def drain(state: State, chooser: Chooser, place: Place) -> Drained:
-    """Finds a place for each copy on the node, which is closed already.
+def drain(state: State, chooser: Chooser, place: Place, leaves: Callable[[Copy], bool] = lambda _copy: True) -> Drained:
+    """Finds a place for each copy on the node that `leaves` it; the node is closed already.
 
     Those that may be on few nodes first, then the largest. A copy that finds none may have one after another one that
     left the same node is sent elsewhere; one such exchange is tried.
     """
     drained = Drained()
-    for copy in sorted(place.copies, key=_urgency):
+    for copy in sorted((one for one in place.copies if leaves(one)), key=_urgency):
         if _expands_over_fewer(chooser, copy) and copy.elsewhere:
             _lose(state, copy)
             drained.dropped.append(copy)

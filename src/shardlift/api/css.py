@@ -26,7 +26,7 @@ from shardlift.api.errors import (
 )
 from shardlift.api.names import UPGRADE_TYPES, Counted, Whole, is_name
 from shardlift.errors import BusyError, NotFoundError, RefusedError, ShardliftError, UsageError
-from shardlift.model import Cluster, Image, Task, TaskKind, TaskStatus
+from shardlift.model import Cluster, Image, Strategy, Task, TaskKind, TaskStatus
 from shardlift.service.agencies import Action, action_of
 from shardlift.service.requests import UpgradeRequest
 
@@ -140,6 +140,7 @@ async def upgrade_core(
         UpgradeRequest(
             cluster_id=found.cluster.id,
             image=image.id,
+            strategy=_css_strategy(found.cluster),
             agency=asked.agency,
             upgrade_type=UPGRADE_TYPES[asked.upgrade_type],
             backup_check=asked.indices_backup_check,
@@ -172,6 +173,11 @@ async def retry_upgrade_task(
     else:
         await _retry(found, task)
     return Response()
+
+
+def _css_strategy(cluster: Cluster) -> Strategy | None:
+    """CSS drains, and its callers count on it; only who has chosen another strategy for the cluster gets that one."""
+    return Strategy.DRAIN if cluster.strategy is Strategy.AUTO else None
 
 
 async def _retry(found: Located, task: Task) -> None:

@@ -106,6 +106,7 @@ def _planned(node: NodePlan) -> dict[str, object]:
         "from_version": node.from_version,
         "fresh_data": node.fresh_data,
         "drained": node.drained,
+        "rescued": node.rescued,
         "repair": node.repair,
         "canary": node.canary,
         "to_zone": node.to_zone,

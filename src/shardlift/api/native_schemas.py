@@ -144,6 +144,7 @@ class PlannedNode(BaseModel):
     from_version: str = Field(description="Version before")
     fresh_data: bool = Field(description="Whether it starts on an empty data path")
     drained: bool = Field(description="Whether all shard copies leave it before it stops")
+    rescued: bool = Field(description="Whether only copies that are started nowhere else leave it before it stops")
     repair: bool = Field(description="Whether it is out of the cluster, and is brought back")
     canary: bool = Field(description="Whether it waits for approval, without shards, before the others follow")
     to_zone: str | None = Field(description="Zone that it comes back in; null for the one it is in")

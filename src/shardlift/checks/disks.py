@@ -112,7 +112,7 @@ def disk_watermarks(subject: Subject) -> Iterator[Finding]:
         needed = None if total is None else free_at_low(settings, total)
         if free is not None and needed is not None and free > needed:
             continue
-        returns = subject.node is None or (subject.node.name == node.name and subject.strategy is Strategy.IN_PLACE)
+        returns = subject.node is None or (subject.node.name == node.name and subject.strategy.keeps_data)
         told = blocks if returns else warns
         yield told(
             "disk_watermarks",

@@ -42,7 +42,7 @@ def create(
     ] = None,
     zones: Annotated[str, typer.Option(help="Zones `a,b,c`, dealt to the nodes in turn.")] = "zone-a",
     strategy: Annotated[Strategy, typer.Option(help="How its nodes are upgraded unless a request says so.")] = (
-        Strategy.DRAIN
+        Strategy.AUTO
     ),
     driver: Annotated[str, typer.Option(help="Where nodes live: `local`, or `sim` for simulated ones.")] = "local",
     heap_mib: Annotated[int | None, typer.Option(help="Heap of each node, MiB.")] = None,

@@ -164,11 +164,13 @@ def recoveries(*, hidden_and_closed: bool) -> Call:
     return Call("GET", "/_recovery", params)
 
 
-def try_moves(moves: tuple[Move, ...]) -> Call:
-    """The engine answers 200 with its explanations also for a move that it would not make."""
+def moves(moves: tuple[Move, ...], *, dry_run: bool) -> Call:
+    """Asked to explain, the engine answers 200 also for a move that it does not allow, and makes the others."""
     commands = [
         {"move": {"index": one.index, "shard": one.shard, "from_node": one.source, "to_node": one.target}}
         for one in moves
     ]
-    params = {"dry_run": "true", "explain": "true", "metric": "none", "filter_path": "explanations"}
+    params = {"explain": "true", "metric": "none", "filter_path": "explanations"}
+    if dry_run:
+        params["dry_run"] = "true"
     return Call("POST", "/_cluster/reroute", params, body={"commands": commands}, master=True)

@@ -80,6 +80,12 @@ class Engine(Protocol):
         At most 100 moves at once.
         """
 
+    async def move(self, moves: tuple[Move, ...]) -> tuple[MoveVerdict, ...]:
+        """Begins each move that the engine allows (`_cluster/reroute?explain`), and tells which it does not.
+
+        At most 100 moves at once. Raises EngineError when a copy is not started on its source.
+        """
+
     async def flush(self) -> None:
         """Flushes all indices (synced where the engine still has that), so that copies differ by few operations."""
 

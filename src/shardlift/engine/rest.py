@@ -161,7 +161,10 @@ class RestEngine:
         return await self._ask(calls.explain(copy, node), lambda body: parse.explanation(copy, body))
 
     async def try_moves(self, moves: tuple[Move, ...]) -> tuple[MoveVerdict, ...]:
-        return await self._ask(calls.try_moves(moves), lambda body: parse.move_verdicts(moves, body))
+        return await self._ask(calls.moves(moves, dry_run=True), lambda body: parse.move_verdicts(moves, body))
+
+    async def move(self, moves: tuple[Move, ...]) -> tuple[MoveVerdict, ...]:
+        return await self._ask(calls.moves(moves, dry_run=False), lambda body: parse.move_verdicts(moves, body))
 
     async def flush(self) -> None:
         synced = _before(await self._oldest_elasticsearch(), _PLAIN_FLUSH)

@@ -14,6 +14,12 @@ class Strategy(StrEnum):
 
     DRAIN = "drain"
     IN_PLACE = "in_place"
+    AUTO = "auto"
+
+    @property
+    def keeps_data(self) -> bool:
+        """Whether a node comes back with the data path that it had."""
+        return self is not Strategy.DRAIN
 
 
 class InstanceType(StrEnum):

@@ -54,10 +54,10 @@ SUB_STEPS: tuple[SubStep, ...] = (
 class NodePlan:
     """What happens to one node. `node_id` and `name` are Shardlift's, which stay through the upgrade.
 
-    `drained`: all copies leave it before it stops. `fresh_data`: it comes back with an empty data path. `repair`: it
-    was out of the cluster when the plan was made, so there is nothing to drain and nothing to hand over. `canary`: once
-    it is back it takes no shard copy until somebody approves. `from_version` is empty when nobody knows it. `to_zone`:
-    the zone that it comes back in, None for the one it is in.
+    `drained`: all copies leave it before it stops; `rescued`: those that are started nowhere else. `fresh_data`: it
+    comes back with an empty data path. `repair`: it was out of the cluster when the plan was made, so there is nothing
+    to drain and nothing to hand over. `canary`: once it is back it takes no shard copy until somebody approves.
+    `from_version` is empty when nobody knows it. `to_zone`: the zone that it comes back in, None for the one it is in.
     """
 
     node_id: str
@@ -65,6 +65,7 @@ class NodePlan:
     from_version: str
     fresh_data: bool
     drained: bool = False
+    rescued: bool = False
     repair: bool = False
     canary: bool = False
     to_zone: str | None = None

@@ -1,11 +1,14 @@
 """From what was observed and asked to a plan and its dry run, or to a refusal. Pure."""
 
 from shardlift.planner.dryrun import forecast, plan_and_forecast
+from shardlift.planner.moving import Departures, departures
 from shardlift.planner.obstacles import not_asked_finding, refused_findings, stalled_findings
 from shardlift.planner.planner import draft_plan, order_nodes, plan_upgrade
 from shardlift.planner.zones import spread
 
 __all__ = [
+    "Departures",
+    "departures",
     "draft_plan",
     "forecast",
     "not_asked_finding",

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from shardlift.allocation import Chooser, Copy, Place, State, bring_back, build_state, drain, take_down, wipe
+from shardlift.allocation import Chooser, Copy, Drained, Place, State, bring_back, build_state, drain, take_down, wipe
 from shardlift.checks import Subject
 from shardlift.model import (
     DiskPeak,
@@ -125,7 +125,9 @@ class _Walk:
             chooser.close(place)
         for node, place, tally in taken:
             if node.drained:
-                self._drain(place, tally)
+                self._drain(place, tally, drain(state, chooser, place))
+            elif node.rescued:
+                self._drain(place, tally, drain(state, chooser, place, lambda copy: not copy.elsewhere))
         for node, place, tally in taken:
             self._down(node, place, tally)
         for _, place, tally in taken:
@@ -144,8 +146,7 @@ class _Walk:
         if node.to_zone is not None:
             self._state.relocate(place, node.to_zone)
 
-    def _drain(self, place: Place, tally: _Tally) -> None:
-        drained = drain(self._state, self._chooser, place)
+    def _drain(self, place: Place, tally: _Tally, drained: Drained) -> None:
         first = not self._first_moves
         for copy, target in drained.moved.items():
             tally.add(target.name, copy.size_bytes)

@@ -109,6 +109,11 @@ def _summary(said: list[tuple[Decision, ...]]) -> tuple[Decision, ...]:
     )
 
 
+def held_findings(subject: Subject, obstacles: Obstacles) -> tuple[Finding, ...]:
+    """One finding for each index, node and decider, the first twenty."""
+    return tuple(_finding(subject, one) for one in obstacles.stuck()[:_FINDINGS_MAX])
+
+
 def stuck_findings(subject: Subject, forecast: Forecast) -> tuple[Finding, ...]:
     """One finding for each index, node and decider; those past the first twenty in one more."""
     shown, more = forecast.stuck[:_FINDINGS_MAX], forecast.stuck[_FINDINGS_MAX:]

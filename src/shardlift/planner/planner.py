@@ -82,6 +82,7 @@ def _node_plan(node: Node, member: NodeSeen | None, subject: Subject, *, canary:
         fresh_data=fresh,
         # A canary is emptied in any case, so that nothing is missed while it waits for somebody's word.
         drained=member is not None and (drains or (canary and with_data)),
+        rescued=member is not None and subject.strategy is Strategy.AUTO and with_data and not canary,
         repair=member is None,
         canary=canary,
         to_zone=subject.to_zones.get(node.name),

@@ -78,7 +78,7 @@ class CreateCluster:
     groups: tuple[NodeGroup, ...]
     zones: tuple[str, ...] = ("zone-a",)
     driver: str = "local"
-    strategy: Strategy = Strategy.DRAIN
+    strategy: Strategy = Strategy.AUTO
     heap_mib: int | None = None
     simulation: Simulation | None = None
 

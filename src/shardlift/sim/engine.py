@@ -23,7 +23,7 @@ from shardlift.model import (
     ShardCopy,
     VotingSeen,
 )
-from shardlift.sim import membership
+from shardlift.sim import membership, movement
 from shardlift.sim.deciders import may_remain, verdicts
 from shardlift.sim.doors import Door, OpenDoor
 from shardlift.sim.parts import Copy, SimNode
@@ -136,6 +136,14 @@ class SimEngine:
     async def try_moves(self, moves: tuple[Move, ...]) -> tuple[MoveVerdict, ...]:
         async with self._call("try_moves") as world:
             return tuple(_tried(world, move) for move in moves)
+
+    async def move(self, moves: tuple[Move, ...]) -> tuple[MoveVerdict, ...]:
+        async with self._call("move", effect=True) as world:
+            verdicts = tuple(_tried(world, move) for move in moves)
+            for verdict in verdicts:
+                if verdict.allowed:
+                    movement.begin_move(world, verdict.move)
+            return verdicts
 
     async def flush(self) -> None:
         async with self._call("flush", effect=True):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shardlift.model import CopyState
+from shardlift.model import Move as Wish
 from shardlift.sim.deciders import may_remain, verdicts
 from shardlift.sim.parts import MIB, Copy, Data, Move, SimIndex, SimNode
 
@@ -116,6 +117,13 @@ def _assign_replica(world: World, copy: Copy) -> None:
     target = _best(world, copy)
     if target is not None:
         _begin(world, copy, target)
+
+
+def begin_move(world: World, wish: Wish) -> None:
+    """A started copy begins to move because somebody has said so, whatever is on the move already."""
+    copy = next(one for one in world.group((wish.index, wish.shard)) if one.node == wish.source)
+    _begin(world, copy, world.nodes[wish.target])
+    _plan_next(world)
 
 
 def _move_away(world: World, copy: Copy) -> None:

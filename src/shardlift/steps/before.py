@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shardlift.checks import Subject, check_node
 from shardlift.errors import EngineError
-from shardlift.model import Finding, Health, Observation, Severity, Strategy
+from shardlift.model import Finding, Health, Observation, Severity
 from shardlift.steps.context import READING_REST, AbortedError, Outcome, StepContext, StepFailedError
 from shardlift.steps.ledger import VOTING
 
@@ -118,7 +118,7 @@ async def allocation_hold(ctx: StepContext) -> Outcome:
 
     Not with drain: the same setting would gate the targets of relocations too (EnableAllocationDecider).
     """
-    if ctx.strategy is not Strategy.IN_PLACE:
+    if not ctx.strategy.keeps_data:
         return Outcome("Not needed: no copy is missed while the node is away.")
     await ctx.ledger.set_value(ALLOCATION_ENABLE, "primaries")
     ctx.check_lease()

@@ -15,6 +15,7 @@ from shardlift.checks import Subject
 from shardlift.model import SUB_STEPS, CopyState, Explanation, NodeSeen, ShardCopy
 from shardlift.planner import stalled_findings
 from shardlift.steps.context import AbortedError, Outcome, StepContext, StepFailedError
+from shardlift.steps.rescue import find_member, rescue
 
 EXCLUDE_ID = "cluster.routing.allocation.exclude._id"
 EXCLUDE_NAME = "cluster.routing.allocation.exclude._name"
@@ -45,6 +46,8 @@ async def data_migration(ctx: StepContext) -> Outcome:
     await ctx.ledger.reassert()
     if ctx.plan.repair:
         return Outcome("Not needed: the node is out of the cluster, and other nodes hold what it held.")
+    if ctx.plan.rescued:
+        return await rescue(ctx)
     if not ctx.plan.drained:
         return Outcome("Not needed: the node keeps its data path, and every shard has a started copy on another node.")
     member = await find_member(ctx)
@@ -77,18 +80,6 @@ async def data_migration(ctx: StepContext) -> Outcome:
         f"the node was not empty after {ctx.settings.drain_timeout_s:.0f} s",
         evidence={"shards_left": _names(copy for copy in await ctx.engine.shards() if copy.node == ctx.node.name)},
         remedy="see why shards move so slowly, raise SHARDLIFT_DRAIN_TIMEOUT_S, then retry",
-    )
-
-
-async def find_member(ctx: StepContext) -> NodeSeen:
-    """The node as a member of the cluster. Raises StepFailedError when it is none."""
-    for member in await ctx.engine.nodes():
-        if member.name == ctx.node.name:
-            return member
-    raise StepFailedError(
-        "the node is not a member of the cluster",
-        evidence={"process": str(await ctx.driver.process(ctx.node)), "log": list(await ctx.driver.log_tail(ctx.node))},
-        remedy=f"bring it back (it should answer at {ctx.node.url}), then retry",
     )
 
 

@@ -52,7 +52,7 @@ async def hold_cluster(ledger: Ledger, strategy: Strategy) -> None:
     would move bytes that the next drain moves again. Draining itself does not heed this setting (LocalShardsBalancer).
     """
     await ledger.set_value(_REBALANCE, "none")
-    if strategy is Strategy.IN_PLACE:
+    if strategy.keeps_data:
         # A copy that comes back with its node replays a few operations and copies next to nothing, so the engines'
         # default of two at a time only makes the next node wait. Whoever has chosen a number keeps it.
         await ledger.set_if_unset(_RECOVERIES, str(_RECOVERIES_IN_PLACE))
