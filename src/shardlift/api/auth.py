@@ -136,8 +136,8 @@ async def _by_signature(service: Service, request: Request, header: str, body: b
             return _verified(wire, claim, key, clock)
         except SignatureError:
             # Once more with what the database has now. It is also what makes a wrong secret cost as much as an unknown
-            # AK: without it the one would be refused from memory and the other after a read.
-            key = await service.key(ak, fresh=True)
+            # AK, one read and two signatures: without it the one would be refused from memory.
+            key = await service.key(ak, fresh=True) if key else None
             project_id = key.project_id if key else ""
             return _verified(wire, claim, key, clock)
     except SignatureError as error:

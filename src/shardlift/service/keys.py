@@ -139,18 +139,15 @@ class Keys:
             )
         fresh = _new_secrets()
         new = NewSecrets(ak, fresh.sk, fresh.token)
-        note("key.rotate", project_id=project_id, subject=ak)
+        note("key.rotate", project_id=project_id or await self._store.owner(ak), subject=ak)
         now = self._clock.now()
         row = await self._store.rotate(new, now + timedelta(seconds=overlap_s), now, project_id)
-        note("key.rotate", project_id=row.project_id)
         return _credentials(row.project_id, row.project, new)
 
     async def revoke(self, ak: str, project_id: str | None = None, *, last: bool = False) -> KeyRow:
         """The key and its secrets count no more from here on. A project's last key only with `last`."""
-        note("key.revoke", project_id=project_id, subject=ak)
-        row = await self._store.revoke(ak, project_id, last=last)
-        note("key.revoke", project_id=row.project_id)
-        return row
+        note("key.revoke", project_id=project_id or await self._store.owner(ak), subject=ak)
+        return await self._store.revoke(ak, project_id, last=last)
 
     async def rotate_master(self) -> tuple[str, str, int]:
         """A new master key, and every secret encrypted with it. (old id, new id, how many keys).

@@ -183,6 +183,11 @@ class KeyStore:
             await connection.execute(delete(access_key).where(access_key.c.ak == ak))
             return row
 
+    async def owner(self, ak: str) -> str | None:
+        """The project that the key belongs to."""
+        async with self.database.read() as connection:
+            return await connection.scalar(select(access_key.c.project_id).where(access_key.c.ak == ak))
+
     async def find(self, ak: str) -> KeySecrets | None:
         """The key with its secrets in the clear. Raises VaultError when they do not open."""
         async with self.database.read() as connection:
