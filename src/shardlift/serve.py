@@ -18,6 +18,7 @@ import structlog
 import uvicorn
 from filelock import FileLock, Timeout
 
+from shardlift import tls
 from shardlift.api import create_app
 from shardlift.errors import BusyError, ShardliftError, UsageError
 from shardlift.executor import Event
@@ -62,21 +63,45 @@ def run(
 class _Server(uvicorn.Server):
     """uvicorn, but it does not raise the signal again when it has shut down: the runner is still to be stopped then."""
 
+    def __init__(self, config: uvicorn.Config, files: tls.TlsFiles | None, host: str) -> None:
+        super().__init__(config)
+        self._files = files
+        self._host = host
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        for number in numbers:
             loop.add_signal_handler(number, self.handle_exit, number, None)
+        if self._files is not None:
+            numbers.append(signal.SIGHUP)
+            loop.add_signal_handler(signal.SIGHUP, self._renew)
         try:
             yield
         finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in numbers:
                 loop.remove_signal_handler(number)
+
+    def _renew(self) -> None:
+        """New connections get the certificate that is in the files now; with unusable ones all stays as it is."""
+        assert self._files is not None
+        assert self.config.ssl is not None, "uvicorn makes it before it listens"
+        try:
+            doubts = tls.reload(self.config.ssl, self._files, self._host, datetime.now(UTC))
+        except (UsageError, OSError) as error:
+            _log.error("certificate_not_renewed", message=str(error))
+            return
+        _log.info("certificate_renewed", file=str(self._files.cert))
+        _warn(doubts)
 
 
 async def _serve(settings: Settings, observer: Callable[[Event], None], readied: Readied) -> None:
+    files = tls.server_files(settings)
+    if files is not None:
+        _warn(tls.check_files(files, settings.host, datetime.now(UTC)))
     listener = _listen(settings)
-    url = f"http://{settings.host}:{listener.getsockname()[1]}"
+    url = f"{'https' if files else 'http'}://{settings.host}:{listener.getsockname()[1]}"
     async with open_service(settings, role="serve") as service:
         await service.keys.check()  # a wrong master key ends the start, and not each request
         await service.audit.prune()
@@ -89,7 +114,11 @@ async def _serve(settings: Settings, observer: Callable[[Event], None], readied:
                 access_log=False,
                 # Long polls may be open for a minute; a server that is asked to end does not wait for them.
                 timeout_graceful_shutdown=_GRACE_S,
-            )
+                ssl_certfile=files.cert if files else None,
+                ssl_keyfile=files.key if files else None,
+            ),
+            files,
+            settings.host,
         )
         runner = Runner(
             service.store,
@@ -111,6 +140,11 @@ async def _serve(settings: Settings, observer: Callable[[Event], None], readied:
                 with suppress(asyncio.CancelledError):
                     await task
             _log.info("stopped; unfinished tasks go on at the next start")
+
+
+def _warn(doubts: tuple[str, ...]) -> None:
+    for doubt in doubts:
+        _log.warning("certificate", doubt=doubt)
 
 
 async def _readied(server: uvicorn.Server, work: Awaitable[None]) -> None:

@@ -49,6 +49,13 @@ class Settings(BaseSettings):
     master_key_file: str = Field(
         default="", description="file of the master key that secrets are encrypted with; empty: master.key in the home"
     )
+    tls_cert_file: str = Field(
+        default="", description="PEM file with the server's certificate and its chain; empty: plain HTTP"
+    )
+    tls_key_file: str = Field(default="", description="PEM file with the private key of that certificate")
+    tls_ca_file: str = Field(
+        default="", description="PEM file of the authority that our own clients trust besides the system's"
+    )
     key_rate_per_s: float = Field(
         default=500, ge=0, description="requests a second that one key may go on with, 0: any"
     )

@@ -38,7 +38,8 @@ class Town:
             await self.door.service.keys.settle()
         self.statements.clear()
         answer = await self.door.call(who, method, path, body=b"" if method == "GET" else b"{}")
-        return answer, list(self.statements)
+        # The audit log is shortened with every so many records, whatever they are about.
+        return answer, [one for one in self.statements if not one.startswith("DELETE FROM audit")]
 
 
 @asynccontextmanager
@@ -47,6 +48,7 @@ async def open_town(home: Path) -> AsyncIterator[Town]:
         clock = HandClock()
         clock.at = datetime.now(UTC)
         door = Door(lab.service, create_app(lab.service, clock=clock), clock)
+        lab.service.keys._clock = clock  # the lab's own one runs, and with it would come notes of when keys were used
         me = await lab.service.create_project("me")
         them = await lab.service.keys.create(lab.cluster.project_id)
         task = await lab.submit()

@@ -21,9 +21,17 @@ if TYPE_CHECKING:
 CODE = "shardlift.code"  # where the error handlers leave the code that they answer with
 
 _READS = {"GET", "HEAD", "OPTIONS"}
-_CHANGES_NOTHING = {"check"}
-# The words of the command line for what CSS calls otherwise.
-_WORDS = {"upgrade_core": "upgrade", "retry_upgrade_task": "retry"}
+_CHANGES_NOTHING = {"check", "check_migrate", "check_replace", "check_restart", "plan"}
+# The words of the command line for what the routes call otherwise.
+_WORDS = {
+    "upgrade_core": "upgrade",
+    "retry_upgrade_task": "retry",
+    "update_az": "az_migrate",
+    "migrate": "az_migrate",
+    "replace_node": "replace",
+    "_restart": "restart",
+    "change_policy": "policy",
+}
 _ERRORS_FROM, _FAILURES_FROM = 400, 500
 _SHOWN_MAX = 64
 

@@ -88,7 +88,7 @@ async def replace_node(
         Literal["true", "false"],
         Query(alias="migrateData", description="Whether its shard copies leave it before; `false` for a dead node"),
     ] = "true",
-    agency: Annotated[str | None, Query(description="Agency name; told back only")] = None,
+    agency: Annotated[str | None, Query(description="Agency name; one of the project's, if it has any")] = None,
 ) -> Response:
     """The node comes back new, with its id, name and address. Safe to be sent twice: the second finds it under way."""
     if agency is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -28,12 +29,20 @@ class CssClient:
     """One project's view of a CSS endpoint. Every method raises CssError on any answer but success."""
 
     def __init__(
-        self, credentials: Credentials, *, url: str | None = None, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        credentials: Credentials,
+        *,
+        url: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        verify: ssl.SSLContext | bool = True,
     ) -> None:
-        """`url` overrides that of the credentials. `transport` lets a test answer without a network."""
+        """`url` overrides that of the credentials. `transport` lets a test answer without a network.
+
+        `verify`: whom to trust when the URL is https; by default the system's authorities.
+        """
         self._credentials = credentials
         self._base = f"{(url or credentials.url).rstrip('/')}/v1.0/{credentials.project_id}"
-        self._http = httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, transport=transport)
+        self._http = httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, transport=transport, verify=verify)
 
     async def __aenter__(self) -> Self:
         return self

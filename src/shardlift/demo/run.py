@@ -21,6 +21,7 @@ from shardlift.demo.server import log_tail, serving
 from shardlift.demo.stage import DemoOptions, Pull, Say, Stage, staged, under_load
 from shardlift.demo.watch import Watcher, watch
 from shardlift.model import Task
+from shardlift.tls import client_context
 
 __all__ = ["DemoOptions", "ended_in_order", "run_demo", "upgraded"]
 
@@ -68,7 +69,8 @@ async def upgraded(stage: Stage, options: DemoOptions, say: Say) -> Report:
     watcher = Watcher(say)
     home = stage.settings.home
     try:
-        async with serving(home) as url, CssClient(stage.credentials, url=url) as css:
+        trusted = client_context(stage.settings)
+        async with serving(home) as url, CssClient(stage.credentials, url=url, verify=trusted) as css:
             say(f"`shardlift serve` answers at {url}")
 
             async def act() -> str:
