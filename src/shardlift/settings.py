@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     project_clusters_max: int = Field(
         default=20, ge=1, description="clusters of one project that are worked on at a time; other tasks wait"
     )
+    project_streams_max: int = Field(
+        default=32, ge=1, description="event streams of one project that are open at a time; the next is answered 429"
+    )
     clusters_max: int = Field(default=20, ge=1, description="clusters that one process works on at a time")
     master_key_file: str = Field(
         default="", description="file of the master key that secrets are encrypted with; empty: master.key in the home"

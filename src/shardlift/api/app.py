@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from shardlift import __version__
-from shardlift.api import css, css_moves, native, native_keys, native_moves, nodes
+from shardlift.api import css, css_moves, events, native, native_keys, native_moves, nodes
 from shardlift.api.audit_trail import CODE, AuditTrail
 from shardlift.api.bodies import first_problem
 from shardlift.api.docs import install_docs
@@ -67,6 +67,7 @@ def create_app(service: Service, *, clock: Clock | None = None) -> FastAPI:
     )
     app.state.service = service
     app.state.clock = clock or SystemClock()
+    app.state.streams = events.Streams(service.settings.project_streams_max)
     app.state.limits = make_limits(service.settings, app.state.clock.elapsed_s)
     app.include_router(css.router)
     app.include_router(css_moves.router)
@@ -74,6 +75,7 @@ def create_app(service: Service, *, clock: Clock | None = None) -> FastAPI:
     app.include_router(native.router)
     app.include_router(native_moves.router)
     app.include_router(nodes.router)
+    app.include_router(events.router)
     app.include_router(native_keys.router)
     install_docs(app)
     app.add_exception_handler(ApiError, _api_error)

@@ -24,6 +24,7 @@ _REASONS = {
     403: "Not there, or not yours",
     404: "Not found",
     409: "Another operation is running on the cluster",
+    429: "Too often, or too many at a time; Retry-After says when to come back",
     412: "Refused by a pre-check; the message names rule, reason, evidence and remedy",
 }
 

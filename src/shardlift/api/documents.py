@@ -114,6 +114,15 @@ def _planned(node: NodePlan) -> dict[str, object]:
 
 
 def task_document(task: Task, now: datetime) -> dict[str, object]:
+    return {
+        **task_head(task, now),
+        "batches": [[node.name for node in batch] for batch in task.plan.batches],
+        "steps": [step_document(row) for row in task.steps],
+    }
+
+
+def task_head(task: Task, now: datetime) -> dict[str, object]:
+    """The task without what grows with its nodes."""
     completed = task.completed
     return {
         "task_id": task.id,
@@ -141,8 +150,6 @@ def task_document(task: Task, now: datetime) -> dict[str, object]:
         "queue_position": task.queue_position,
         "policy": policy_document(task.policy),
         "fail_message": task.fail_message,
-        "batches": [[node.name for node in batch] for batch in task.plan.batches],
-        "steps": [step_document(row) for row in task.steps],
     }
 
 
@@ -196,6 +203,7 @@ def step_document(row: StepRow) -> dict[str, object]:
         "attempts": row.attempts,
         "evidence": dict(row.evidence),
         "progress": dict(row.progress),
+        "revision": row.revision,
     }
 
 

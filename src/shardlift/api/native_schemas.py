@@ -260,6 +260,7 @@ class StepDocument(BaseModel):
     attempts: int = Field(description="How often it was begun")
     evidence: dict[str, Any] = Field(description="What was seen: findings, the last lines of the engine's log")
     progress: dict[str, Any] = Field(description="While it runs: waiting_for, shards_left, bytes_left")
+    revision: int = Field(description="Revision of its task at which it last changed")
 
 
 class TaskDocument(BaseModel):

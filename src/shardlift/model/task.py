@@ -54,6 +54,7 @@ class StepStatus(StrEnum):
 class StepRow:
     """The journal row of one (node, order). `evidence` is JSON-ready: what was seen, findings, the engine log's tail.
 
+    `revision` is that of its task at which the row last changed.
     `progress` says, while RUNNING, how far it is and what it waits for: `waiting_for`, `shards_left`, `bytes_left`.
     """
 
@@ -68,6 +69,7 @@ class StepRow:
     end: datetime | None = None
     evidence: Mapping[str, object] = field(default_factory=dict)
     progress: Mapping[str, object] = field(default_factory=dict)
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from shardlift.service.audit import Audit, note
 from shardlift.service.checking import check_intent
 from shardlift.service.clusters import ClusterMaker
 from shardlift.service.control import TaskControl
+from shardlift.service.following import Follower
 from shardlift.service.keys import Keys
 from shardlift.service.requests import (
     CheckReport,
@@ -64,6 +65,7 @@ class Service:
         )
         self.leases = Leases(database, clock, owner, settings.lease_s, project_max=settings.project_clusters_max)
         self._control = TaskControl(self.store, clock, settings.project_clusters_max, backend.image)
+        self._follower = Follower(database, clock, self._with_turn)
         self._maker = ClusterMaker(self.store, self.leases, backend, settings, clock)
 
     # projects and keys
@@ -237,13 +239,21 @@ class Service:
 
     async def wait_task(self, task_id: str, after_revision: int, timeout_s: float) -> Task:
         """The task as soon as its revision is past `after_revision`, or as it is after `timeout_s` (60 at most)."""
-        end_s = self.clock.elapsed_s() + min(timeout_s, _WAIT_MAX_S)
-        mark: int | None = None
-        while True:  # ends by the clock
-            mark = await self.store.database.wait_change(mark, max(end_s - self.clock.elapsed_s(), 0))
-            task = await self.task(task_id)
-            if task.revision > after_revision or self.clock.elapsed_s() >= end_s:
-                return task
+        await self._follower.past(task_id, after_revision, min(timeout_s, _WAIT_MAX_S))
+        return await self.task(task_id)
+
+    async def next_of(self, task: Task, timeout_s: float) -> Task:
+        """The task at its next change, or itself after `timeout_s`. Raises NotFoundError when it is gone."""
+        return await self._follower.next_of(task, timeout_s)
+
+    async def tasks_of(
+        self, cluster_id: str, seen: tuple[tuple[str, int], ...] | None, timeout_s: float
+    ) -> tuple[tuple[str, int], ...]:
+        """(id, revision) of a cluster's newest tasks, oldest first, once they are no longer `seen`, or in time."""
+        return await self._follower.tasks_of(cluster_id, seen, timeout_s)
+
+    async def _with_turn(self, task: Task) -> Task:
+        return (await self._control.with_turns((task,)))[0]
 
     async def pause(self, task_id: str, project_id: str | None = None) -> Task:
         await self._control.pause(await self._to_change(task_id, project_id, "pause"))

@@ -142,6 +142,7 @@ def step_from(row: Row[Any]) -> StepRow:
         end=row.end,
         evidence=row.evidence,
         progress=row.progress,
+        revision=row.revision,
     )
 
 

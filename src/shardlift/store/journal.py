@@ -36,17 +36,20 @@ _CONTROL = select(task.c.aborting, task.c.paused, task.c.approved, task.c.policy
 _STEP = update(step).where(
     step.c.task_id == bindparam("of_task"), step.c.node == bindparam("of_node"), step.c.order == bindparam("of_order")
 )
+_NEXT = (select(task.c.revision + 1).where(task.c.id == bindparam("of_task"))).scalar_subquery()
 _BEGUN = _STEP.values(
     {
+        step.c.revision: _NEXT,
         step.c.status: str(StepStatus.RUNNING),
         step.c.begin: func.coalesce(step.c.begin, bindparam("at", type_=UtcTime)),
         step.c.attempts: step.c.attempts + 1,
         step.c.progress: {},
     }
 )
-_PROGRESS = _STEP.values({step.c.progress: bindparam("new_progress")})
+_PROGRESS = _STEP.values({step.c.revision: _NEXT, step.c.progress: bindparam("new_progress")})
 _ENDED = _STEP.values(
     {
+        step.c.revision: _NEXT,
         step.c.status: bindparam("new_status"),
         step.c.desc: bindparam("new_desc", type_=Text),
         step.c.evidence: bindparam("new_evidence"),

@@ -207,6 +207,7 @@ class Store:
                 failed = select(step.c.node, step.c.order).where(
                     step.c.task_id == task_id, step.c.status == str(StepStatus.FAILED)
                 )
+                revision = select(task.c.revision).where(task.c.id == task_id).scalar_subquery()
                 for row in (await connection.execute(failed)).all():
                     first = 0 if row.order <= _SHUTDOWN else row.order
                     await connection.execute(
@@ -214,7 +215,7 @@ class Store:
                         .where(
                             step.c.task_id == task_id, step.c.node == row.node, step.c.order.between(first, row.order)
                         )
-                        .values(status=str(StepStatus.WAITING), end=None, progress={})
+                        .values(status=str(StepStatus.WAITING), end=None, progress={}, revision=revision)
                     )
                 return True
         except IntegrityError:

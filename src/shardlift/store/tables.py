@@ -199,6 +199,8 @@ step = Table(
     Column("end", UtcTime),
     Column("evidence", JSON, nullable=False),
     Column("progress", JSON, nullable=False),
+    # Of its task when the row last changed: what has changed since can be told to who was away.
+    Column("revision", Integer, nullable=False, server_default="0"),
 )
 
 setting_change = Table(
