@@ -27,9 +27,9 @@ test: $(STAMP) ## all tests, those with real engine nodes too
 	@echo "== test: those with real engine nodes, one after the other; the first run fetches the engine archives"
 	@$(BIN)/python -m pytest -m engine $(ARGS)
 
-test-unit: $(STAMP) ## the tests that need no engine, without the many trials of the simulator
-	@echo "== test-unit: everything but the tests marked 'engine' and 'sim'"
-	@$(BIN)/python -m pytest -m "not engine and not sim" -n auto $(ARGS)
+test-unit: $(STAMP) ## the tests that need no engine, without the many trials of the simulator and made-up requests
+	@echo "== test-unit: everything but the tests marked 'engine', 'sim' and 'fuzz'"
+	@$(BIN)/python -m pytest -m "not engine and not sim and not fuzz" -n auto $(ARGS)
 
 check: $(STAMP) ## format, lint, types, layers, what may be committed
 	@echo "== check: format"

@@ -86,4 +86,9 @@ def test_3_1_in_the_words_of_3_0() -> None:
         "anyOf": [{"type": "string"}, {"type": "integer"}],
         "nullable": True,
     }
+    assert as_openapi_30({"exclusiveMinimum": 1, "maximum": 9}) == {
+        "minimum": 1,
+        "exclusiveMinimum": True,
+        "maximum": 9,
+    }
     assert as_openapi_30({"const": "a", "examples": ["a", "b"]}) == {"enum": ["a"], "example": "a"}

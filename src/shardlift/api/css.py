@@ -47,7 +47,7 @@ InPath = Annotated[Located, Depends(css_cluster)]
     "/clusters",
     summary="ListClusters: the project's clusters",
     response_model_exclude_unset=True,
-    responses=errors_of(400, 401, 403),
+    responses=errors_of(403),
 )
 async def list_clusters(
     caller: Annotated[Caller, Depends(css_caller)],
@@ -65,7 +65,7 @@ async def list_clusters(
     "/clusters/{cluster_id}",
     summary="ShowCluster: one cluster",
     response_model_exclude_unset=True,
-    responses=errors_of(401, 403, 404),
+    responses=errors_of(403, 404),
 )
 async def show_cluster(found: InPath) -> schemas.ClusterDetail:
     """A cluster with its nodes. It is idle when `actions` is empty and `actionProgress` is `{}`."""
@@ -76,7 +76,7 @@ async def show_cluster(found: InPath) -> schemas.ClusterDetail:
     "/clusters/{cluster_id}/upgrade/detail",
     summary="UpgradeDetail: obtaining upgrade details",
     response_model_exclude_unset=True,
-    responses=errors_of(400, 401, 403, 404),
+    responses=errors_of(403, 404),
 )
 async def upgrade_detail(
     found: InPath,
@@ -99,7 +99,7 @@ async def upgrade_detail(
 @router.get(
     "/clusters/{cluster_id}/target/{upgrade_type}/images",
     summary="ListImages: images that the cluster can be upgraded to",
-    responses=errors_of(400, 401, 403, 404),
+    responses=errors_of(403, 404),
 )
 async def list_images(
     found: InPath,
@@ -122,7 +122,7 @@ async def list_images(
     summary="UpgradeCore: upgrading the engine",
     response_class=Response,
     openapi_extra=body_of(schemas.UpgradeCoreBody),
-    responses=errors_of(400, 401, 403, 404, 409, 412),
+    responses=errors_of(403, 404, 409, 412),
 )
 async def upgrade_core(
     found: InPath, inst_type: Annotated[str, Path(description="`all`: an upgrade takes every node")]
@@ -157,7 +157,7 @@ async def upgrade_core(
     summary="RetryUpgradeTask: retrying a failed task, or aborting it",
     response_class=Response,
     openapi_extra=body_of(schemas.RetryBody, required=False),
-    responses=errors_of(400, 401, 403, 404, 409, 412),
+    responses=errors_of(403, 404, 409, 412),
 )
 async def retry_upgrade_task(
     found: InPath,

@@ -43,7 +43,7 @@ Body = TypeVar("Body", bound=BaseModel)
     summary="UpdateAzByInstanceType: changing the zones of nodes",
     response_class=Response,
     openapi_extra=body_of(schemas.AzMigrateBody),
-    responses=errors_of(400, 401, 403, 404, 409, 412),
+    responses=errors_of(403, 404, 409, 412),
 )
 async def update_az(
     found: Found, inst_type: Annotated[str, Path(description="all, ess, ess-cold, ess-client or ess-master")]
@@ -79,7 +79,7 @@ async def update_az(
     "/clusters/{cluster_id}/instance/{instance_id}/replace",
     summary="ReplaceNode: replacing a node",
     response_class=Response,
-    responses=errors_of(400, 401, 403, 404, 409, 412),
+    responses=errors_of(403, 404, 409, 412),
 )
 async def replace_node(
     found: Found,
@@ -132,7 +132,7 @@ for _version in ("v1.0", "v2.0"):
             summary=f"RestartCluster: restarting nodes one by one ({_version}, {_word})",
             response_class=Response,
             openapi_extra=body_of(schemas.RestartBody, required=False),
-            responses=errors_of(400, 401, 403, 404, 409, 412),
+            responses=errors_of(403, 404, 409, 412),
         )
 
 

@@ -5,6 +5,7 @@ The bundled Swagger UI reads OpenAPI 3.0 and FastAPI writes 3.1; `as_openapi_30`
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI
@@ -15,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from swagger_ui_bundle import swagger_ui_path
 
-from shardlift.api.schemas import ErrorBody
+from shardlift.api.schemas import ErrorBody, NativeErrorBody
 
 _ASSETS = "/docs/assets"
 _REASONS = {
@@ -24,14 +25,29 @@ _REASONS = {
     403: "Not there, or not yours",
     404: "Not found",
     409: "Another operation is running on the cluster",
-    429: "Too often, or too many at a time; Retry-After says when to come back",
     412: "Refused by a pre-check; the message names rule, reason, evidence and remedy",
+    413: "The body is larger than 1 MiB",
+    429: "Too often, or too many at a time; `Retry-After` says when to come back",
+    500: "A fault of the server; its log has the request id",
+    502: "The cluster or a host did not do what it was asked",
 }
+# What every call may answer: the body is read before the signature over it is checked, and keys have a rate.
+_ALWAYS = (400, 401, 413, 429, 500)
 
 
 def errors_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer these statuses with an error body."""
-    return {status: {"model": ErrorBody, "description": _REASONS[status]} for status in statuses}
+    return _errors(ErrorBody, statuses)
+
+
+def native_errors_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same of a route of the native API, whose errors say more."""
+    return _errors(NativeErrorBody, statuses)
+
+
+def _errors(model: type[BaseModel], statuses: Iterable[int]) -> dict[int | str, dict[str, Any]]:
+    every = sorted({*statuses, *_ALWAYS})
+    return {status: {"model": model, "description": _REASONS[status]} for status in every}
 
 
 def body_of(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
@@ -67,14 +83,15 @@ def install_docs(app: FastAPI) -> None:
         )
 
     async def document() -> dict[str, Any]:
-        return _document(app)
+        return openapi_document(app)
 
     app.mount(_ASSETS, StaticFiles(directory=str(swagger_ui_path)), name="docs-assets")
     app.add_api_route("/docs", page, include_in_schema=False, response_class=HTMLResponse)
     app.add_api_route("/openapi.json", document, include_in_schema=False)
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
+def openapi_document(app: FastAPI) -> dict[str, Any]:
+    """What /openapi.json answers; made once."""
     if app.openapi_schema is None:
         made = get_openapi(
             title=app.title,
@@ -99,7 +116,7 @@ def _drop_422(document: dict[str, Any]) -> None:
 
 
 def as_openapi_30(node: Any) -> Any:
-    """JSON Schema of OpenAPI 3.1 in the words of 3.0: `nullable`, one `example`, `enum` for `const`."""
+    """JSON Schema of OpenAPI 3.1 in the words of 3.0: `nullable`, one `example`, `enum` for `const`, bounds."""
     if isinstance(node, list):
         return [as_openapi_30(item) for item in node]
     if not isinstance(node, dict):
@@ -112,6 +129,10 @@ def as_openapi_30(node: Any) -> Any:
         # A $ref may have no siblings in 3.0, hence allOf around a single one.
         out |= {"anyOf": rest} if len(rest) > 1 else {"allOf": rest} if "$ref" in rest[0] else rest[0]
         out["nullable"] = True
+    for bound in ("minimum", "maximum"):
+        exclusive = f"exclusive{bound.capitalize()}"
+        if isinstance(out.get(exclusive), int | float) and not isinstance(out[exclusive], bool):
+            out |= {bound: out[exclusive], exclusive: True}
     if "const" in out and not isinstance(out["const"], dict):
         out["enum"] = [out.pop("const")]
     if isinstance(out.get("examples"), list) and out["examples"]:

@@ -23,7 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from shardlift.api import documents
 from shardlift.api.auth import Caller, Located
-from shardlift.api.docs import errors_of
+from shardlift.api.docs import native_errors_of
 from shardlift.api.errors import native_error
 from shardlift.api.limits import ThrottledError
 from shardlift.api.native import In, InPath, Owned
@@ -41,10 +41,23 @@ _AGAIN_S = 5
 _RETRY_MS = 2000
 _FRESH = -1
 _BEAT = ServerSentEvent(comment="ping")
+# One event; readers of OpenAPI take the schema of a stream for that of its items.
+_EVENT = {
+    "type": "object",
+    "properties": {
+        "event": {"type": "string", "enum": ["cluster", "step", "task", "end"], "description": "What is told"},
+        "id": {"type": "string", "description": "Send the last one as `Last-Event-ID` to go on behind it"},
+        "data": {
+            "type": "string",
+            "description": "JSON: the cluster, the sub-step, or the task without `batches` and `steps`",
+        },
+        "retry": {"type": "integer", "description": "Milliseconds to wait before coming back"},
+    },
+}
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Events, until the task has ended or the client leaves",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": _EVENT}},
     }
 }
 
@@ -54,11 +67,12 @@ _log = structlog.get_logger(__name__)
 class EventStream(StreamingResponse):
     """Sends events for as long as the client takes them."""
 
-    media_type = "text/event-stream"
+    # Its media type is not a default: FastAPI would document errors under it.
 
     def __init__(self, content: AsyncIterator[bytes], status_code: int = 200) -> None:
         # Proxies must neither keep nor hold back what they pass on.
-        super().__init__(content, status_code, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(content, status_code, headers, media_type="text/event-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def bounded(message: Message) -> None:
@@ -136,7 +150,7 @@ def _no_id(value: str) -> Exception:
     summary="What happens to a task, as server-sent events",
     response_class=EventStream,
     dependencies=[Depends(_slot)],
-    responses=errors_of(400, 401, 404, 429) | _STREAM,
+    responses=native_errors_of(404) | _STREAM,
 )
 async def task_events(owned: Owned, seen: Annotated[int, Depends(_revision)]) -> EventStream:
     """`step` for each sub-step that has changed, then `task`, which carries the id; `end` once it is RUNNING no more.
@@ -174,7 +188,7 @@ async def _task_events(caller: Caller, task: Task, seen: int) -> AsyncIterator[S
     summary="What happens on a cluster, as server-sent events",
     response_class=EventStream,
     dependencies=[Depends(_slot)],
-    responses=errors_of(400, 401, 404, 429) | _STREAM,
+    responses=native_errors_of(404) | _STREAM,
 )
 async def cluster_events(found: InPath, last: Annotated[tuple[str, int], Depends(_task_and_revision)]) -> EventStream:
     """`cluster` at first and when a task begins or ends; then `step` and `task` as a task's own stream has them.

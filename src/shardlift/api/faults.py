@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shardlift.api import css, css_moves
 from shardlift.api.auth import Caller, authenticate
 from shardlift.api.bodies import first_problem, json_body
-from shardlift.api.docs import body_of, errors_of
+from shardlift.api.docs import body_of, native_errors_of
 from shardlift.api.documents import iso_time
 from shardlift.api.errors import SERVER_ERROR, ApiError, Row, native_error
 from shardlift.api.names import is_name
@@ -118,7 +118,7 @@ def _called(route: APIRoute) -> str:
     summary="Adds a fault to a simulated cluster",
     status_code=201,
     openapi_extra=body_of(FaultBody),
-    responses=errors_of(400, 401, 404, 409),
+    responses=native_errors_of(404, 409),
 )
 async def add_fault(caller: In) -> FaultDocument:
     """It begins at once. Real clusters have no faults."""
@@ -133,21 +133,21 @@ async def add_fault(caller: In) -> FaultDocument:
     return FaultDocument.model_validate(fault_document(fault))
 
 
-@router.get("", summary="Faults of a simulated cluster", responses=errors_of(400, 401, 404))
+@router.get("", summary="Faults of a simulated cluster", responses=native_errors_of(404))
 async def list_faults(caller: In, cluster: ClusterName) -> FaultList:
     """Those in force, and those that will strike yet."""
     found = await located(cluster, caller)
     return _listed(await Faults(caller.service, call_names()).listed(found.cluster.id, caller.project_id))
 
 
-@router.delete("", summary="Clears all faults of a simulated cluster", responses=errors_of(400, 401, 404))
+@router.delete("", summary="Clears all faults of a simulated cluster", responses=native_errors_of(404))
 async def clear_faults(caller: In, cluster: ClusterName) -> FaultList:
     """Mends what they have broken, and answers which they were."""
     found = await located(cluster, caller)
     return _listed(await Faults(caller.service, call_names()).clear(found.cluster.id, None, caller.project_id))
 
 
-@router.delete("/{fault_id}", summary="Clears one fault", responses=errors_of(400, 401, 404))
+@router.delete("/{fault_id}", summary="Clears one fault", responses=native_errors_of(404))
 async def clear_fault(
     caller: In, cluster: ClusterName, fault_id: Annotated[str, Path(description="Id of the fault")]
 ) -> FaultList:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from shardlift.api import documents
 from shardlift.api.auth import Caller, Located, authenticate
 from shardlift.api.bodies import first_problem, json_body
-from shardlift.api.docs import body_of, errors_of
+from shardlift.api.docs import body_of, native_errors_of
 from shardlift.api.errors import native_error
 from shardlift.api.names import UPGRADE_TYPES, Counted, Whole, is_name
 from shardlift.api.native_schemas import (
@@ -70,7 +70,7 @@ InPath = Annotated[Located, Depends(located)]
 Owned = Annotated[tuple[Caller, Task], Depends(owned_task)]
 
 
-@router.get("/images", summary="Engine images of the catalogue", responses=errors_of(401))
+@router.get("/images", summary="Engine images of the catalogue", responses=native_errors_of())
 async def list_images(caller: In) -> ImagePage:
     """All images, the most recommended first."""
     images = caller.service.images()
@@ -79,7 +79,7 @@ async def list_images(caller: In) -> ImagePage:
     )
 
 
-@router.get("/clusters", summary="The project's clusters", responses=errors_of(400, 401))
+@router.get("/clusters", summary="The project's clusters", responses=native_errors_of())
 async def list_clusters(caller: In, start: Start = 1, limit: Limit = 100) -> ClusterPage:
     """Clusters as they should be; one cluster alone also tells how its nodes are."""
     page = await caller.service.clusters(caller.project_id, start=start, limit=limit)
@@ -87,7 +87,7 @@ async def list_clusters(caller: In, start: Start = 1, limit: Limit = 100) -> Clu
     return ClusterPage.model_validate({"total": page.total, "clusters": clusters})
 
 
-@router.get("/clusters/{cluster}", summary="A cluster and the state of its nodes", responses=errors_of(401, 404))
+@router.get("/clusters/{cluster}", summary="A cluster and the state of its nodes", responses=native_errors_of(404, 502))
 async def show_cluster(found: InPath) -> ClusterDocument:
     """With each node's process and the version that the node itself reports."""
     states = await found.service.node_states(found.cluster)
@@ -97,7 +97,7 @@ async def show_cluster(found: InPath) -> ClusterDocument:
 @router.get(
     "/clusters/{cluster}/targets",
     summary="Images that the cluster can be upgraded to",
-    responses=errors_of(400, 401, 404),
+    responses=native_errors_of(404),
 )
 async def list_targets(
     found: InPath,
@@ -116,7 +116,7 @@ async def list_targets(
     "/clusters/{cluster}/checks",
     summary="All checks and the dry run of an upgrade",
     openapi_extra=body_of(UpgradeBody),
-    responses=errors_of(400, 401, 404),
+    responses=native_errors_of(404, 502),
 )
 async def check(found: InPath) -> CheckAnswer:
     """Changes nothing. `plan` is null when something blocks; `findings` say what, why, and what to do about it."""
@@ -129,7 +129,7 @@ async def check(found: InPath) -> CheckAnswer:
     summary="Starts an upgrade",
     status_code=202,
     openapi_extra=body_of(UpgradeBody),
-    responses=errors_of(400, 401, 404, 409, 412),
+    responses=native_errors_of(404, 409, 412, 502),
 )
 async def upgrade(found: InPath) -> TaskDocument:
     """Checked before the answer; the task is RUNNING when it leaves."""
@@ -137,7 +137,7 @@ async def upgrade(found: InPath) -> TaskDocument:
     return _task(found, task)
 
 
-@router.get("/clusters/{cluster}/tasks", summary="A cluster's tasks, newest first", responses=errors_of(400, 401, 404))
+@router.get("/clusters/{cluster}/tasks", summary="A cluster's tasks, newest first", responses=native_errors_of(404))
 async def list_tasks(
     found: InPath,
     start: Start = 1,
@@ -150,7 +150,7 @@ async def list_tasks(
     return TaskPage.model_validate({"total": page.total, "tasks": tasks})
 
 
-@router.get("/tasks/{task_id}", summary="A task, at once or at its next change", responses=errors_of(400, 401, 404))
+@router.get("/tasks/{task_id}", summary="A task, at once or at its next change", responses=native_errors_of(404))
 async def show_task(
     owned: Owned,
     after_revision: Annotated[
@@ -165,34 +165,28 @@ async def show_task(
     return _task(caller, task)
 
 
-@router.post(
-    "/tasks/{task_id}/retry", summary="Goes on with a failed task", responses=errors_of(400, 401, 404, 409, 412)
-)
+@router.post("/tasks/{task_id}/retry", summary="Goes on with a failed task", responses=native_errors_of(404, 409, 412))
 async def retry(owned: Owned) -> TaskDocument:
     """Goes on at the first sub-step that has not succeeded."""
     caller, task = owned
     return _task(caller, await caller.service.retry(task.id, caller.project_id))
 
 
-@router.post("/tasks/{task_id}/pause", summary="Pauses a task", responses=errors_of(400, 401, 404, 409, 412))
+@router.post("/tasks/{task_id}/pause", summary="Pauses a task", responses=native_errors_of(404, 409, 412))
 async def pause(owned: Owned) -> TaskDocument:
     """It stops before the next node; what is begun is finished first. Nothing runs from then on until it is resumed."""
     caller, task = owned
     return _task(caller, await caller.service.pause(task.id, caller.project_id))
 
 
-@router.post(
-    "/tasks/{task_id}/resume", summary="Lets a paused task go on", responses=errors_of(400, 401, 404, 409, 412)
-)
+@router.post("/tasks/{task_id}/resume", summary="Lets a paused task go on", responses=native_errors_of(404, 409, 412))
 async def resume(owned: Owned) -> TaskDocument:
     """Its windows and gates are asked again."""
     caller, task = owned
     return _task(caller, await caller.service.resume(task.id, caller.project_id))
 
 
-@router.post(
-    "/tasks/{task_id}/approve", summary="Approves a task's canary", responses=errors_of(400, 401, 404, 409, 412)
-)
+@router.post("/tasks/{task_id}/approve", summary="Approves a task's canary", responses=native_errors_of(404, 409, 412))
 async def approve(owned: Owned) -> TaskDocument:
     """The canary takes shards, and the other nodes follow. May be said before the canary is back."""
     caller, task = owned
@@ -203,7 +197,7 @@ async def approve(owned: Owned) -> TaskDocument:
     "/tasks/{task_id}/policy",
     summary="Changes a task's policy",
     openapi_extra=body_of(PolicyChangeBody),
-    responses=errors_of(400, 401, 404, 412),
+    responses=native_errors_of(404, 412),
 )
 async def change_policy(owned: Owned) -> TaskDocument:
     """Heeded from the next look between two nodes on; of a FAILED task once it is retried."""
@@ -214,7 +208,7 @@ async def change_policy(owned: Owned) -> TaskDocument:
     return _task(caller, await caller.service.set_policy(task.id, change, caller.project_id))
 
 
-@router.post("/tasks/{task_id}/abort", summary="Ends a task", responses=errors_of(400, 401, 404, 409, 412))
+@router.post("/tasks/{task_id}/abort", summary="Ends a task", responses=native_errors_of(404, 409, 412))
 async def abort(owned: Owned) -> TaskDocument:
     """Ends it at the next safe point; all settings that it changed are put back."""
     caller, task = owned

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from shardlift.api.auth import Caller, authenticate
-from shardlift.api.docs import errors_of
+from shardlift.api.docs import native_errors_of
 from shardlift.api.names import Counted, Whole
 
 router = APIRouter(prefix="/api/v1", tags=["native"])
@@ -85,14 +85,14 @@ class AuditPage(_Document):
     records: list[AuditDocument] = Field(description="Those of this page")
 
 
-@router.get("/keys", summary="The project's keys, without secrets", responses=errors_of(401))
+@router.get("/keys", summary="The project's keys, without secrets", responses=native_errors_of())
 async def list_keys(caller: In) -> KeyList:
     """Oldest first. Keys are made, rotated and revoked by `shardlift key` alone."""
     keys = [KeyDocument.model_validate(row) for row in await caller.service.keys.list(caller.project_id)]
     return KeyList(total=len(keys), keys=keys)
 
 
-@router.get("/agencies", summary="The project's agencies", responses=errors_of(401))
+@router.get("/agencies", summary="The project's agencies", responses=native_errors_of())
 async def list_agencies(caller: In) -> AgencyList:
     """By name. They are made by `shardlift agency`."""
     found = await caller.service.agencies.list(caller.project_id)
@@ -100,7 +100,7 @@ async def list_agencies(caller: In) -> AgencyList:
     return AgencyList(total=len(agencies), agencies=agencies)
 
 
-@router.get("/audit", summary="Who asked for which change in the project", responses=errors_of(400, 401))
+@router.get("/audit", summary="Who asked for which change in the project", responses=native_errors_of())
 async def list_audit(caller: In, start: Start = 1, limit: Limit = 100) -> AuditPage:
     """Accepted and refused ones, newest first, and refused sign-ins with the project's keys."""
     page = await caller.service.audit.list(caller.project_id, start=start, limit=limit)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shardlift.api import documents
 from shardlift.api.auth import Located
 from shardlift.api.bodies import first_problem, json_body
-from shardlift.api.docs import body_of, errors_of
+from shardlift.api.docs import body_of, native_errors_of
 from shardlift.api.errors import native_error
 from shardlift.api.native import located
 from shardlift.api.native_schemas import CheckAnswer, TaskDocument
@@ -21,8 +21,8 @@ from shardlift.service.requests import MigrateRequest, ReplaceRequest, RestartRe
 router = APIRouter(prefix="/api/v1/clusters/{cluster}", tags=["native"])
 Found = Annotated[Located, Depends(located)]
 Body = TypeVar("Body", bound=BaseModel)
-_BEGUN = errors_of(400, 401, 404, 409, 412)
-_ASKED = errors_of(400, 401, 404, 412)
+_BEGUN = native_errors_of(404, 409, 412, 502)
+_ASKED = native_errors_of(404, 412, 502)
 
 
 class MigrateBody(BaseModel):

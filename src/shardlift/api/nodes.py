@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from shardlift.api import documents
-from shardlift.api.docs import body_of, errors_of
+from shardlift.api.docs import body_of, native_errors_of
 from shardlift.api.errors import native_error
 from shardlift.api.names import is_name
 from shardlift.api.native import InPath, Limit, Owned, Start, upgrade_request
@@ -23,7 +23,7 @@ router = APIRouter(prefix="/api/v1", tags=["native"])
     "/clusters/{cluster}/plan",
     summary="The plan of an upgrade",
     openapi_extra=body_of(UpgradeBody),
-    responses=errors_of(400, 401, 404, 412),
+    responses=native_errors_of(404, 412, 502),
 )
 async def plan(found: InPath) -> PlanDocument:
     """Changes nothing. Refused with the findings when something blocks; `checks` tells more, and never refuses."""
@@ -34,13 +34,13 @@ async def plan(found: InPath) -> PlanDocument:
     return PlanDocument.model_validate(documents.plan_document(report.plan))
 
 
-@router.get("/tasks/{task_id}/plan", summary="The plan that a task goes by", responses=errors_of(401, 404))
+@router.get("/tasks/{task_id}/plan", summary="The plan that a task goes by", responses=native_errors_of(404))
 async def task_plan(owned: Owned) -> PlanDocument:
     """Made when the task was, and never changed."""
     return PlanDocument.model_validate(documents.plan_document(owned[1].plan))
 
 
-@router.get("/tasks/{task_id}/nodes", summary="A task's nodes and their sub-steps", responses=errors_of(400, 401, 404))
+@router.get("/tasks/{task_id}/nodes", summary="A task's nodes and their sub-steps", responses=native_errors_of(404))
 async def task_nodes(owned: Owned, start: Start = 1, limit: Limit = 10) -> TaskNodePage:
     """In plan order, each with its 13 sub-steps, their evidence and their progress."""
     _, task = owned
@@ -48,7 +48,7 @@ async def task_nodes(owned: Owned, start: Start = 1, limit: Limit = 10) -> TaskN
     return TaskNodePage.model_validate({"total": len(task.total), "nodes": documents.node_documents(task, names)})
 
 
-@router.get("/tasks/{task_id}/nodes/{node}", summary="One node of a task", responses=errors_of(401, 404))
+@router.get("/tasks/{task_id}/nodes/{node}", summary="One node of a task", responses=native_errors_of(404))
 async def task_node(owned: Owned, node: Annotated[str, Path(description="Name of the node")]) -> TaskNodeDocument:
     """With its 13 sub-steps, their evidence and their progress."""
     _, task = owned

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -22,6 +22,28 @@ class ErrorBody(BaseModel):
     error_msg: str = Field(description="What is wrong and what to do", examples=["Incorrect parameters."])
     errCode: str = Field(description="The same as error_code")  # noqa: N815  # the wire's own name
     externalMessage: str = Field(description="`error_code : error_msg`")  # noqa: N815  # the wire's own name
+
+
+class ErrorFinding(BaseModel):
+    """What a rule has to say against it."""
+
+    rule: str = Field(description="Name of the rule, the same in logs, docs and overrides")
+    severity: str = Field(description="block or warn")
+    subject: str = Field(description="Node, index or cluster that it is about")
+    reason: str = Field(description="What is wrong")
+    evidence: str = Field(description="What was seen")
+    remedy: str = Field(description="What to do about it")
+
+
+class NativeErrorBody(ErrorBody):
+    """Every error of the native API: the keys of a CSS error, and beside them what a program can act on."""
+
+    error: str | None = Field(default=None, description="Kind of error, such as usage, not_found, refused or busy")
+    message: str | None = Field(default=None, description="What is wrong, without code and remedy")
+    field: str | None = Field(default=None, description="Name of the field that is wrong")
+    value: Any = Field(default=None, description="Its value, as it was understood")
+    remedy: str | None = Field(default=None, description="What to do about it")
+    findings: list[ErrorFinding] | None = Field(default=None, description="Of a refusal: what each rule says")
 
 
 class ImageInfo(_Css):
