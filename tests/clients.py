@@ -23,6 +23,7 @@ from shardlift.api import create_app
 from shardlift.api.signing import sign
 from shardlift.backend import Backend
 from shardlift.clock import Clock, SystemClock
+from shardlift.emulator import temporary_home
 from shardlift.model import SUB_STEPS, Cluster, Node, Task, TaskStatus
 from shardlift.runner import Runner
 from shardlift.service import Service, open_service
@@ -40,7 +41,7 @@ OLD, SAME, NEW = sim_image("2.19.4"), sim_image("2.19.5"), sim_image("3.4.0")
 ZONES = ("zone-a", "zone-b", "zone-c")
 _SPEED = 1000
 _PATIENCE_S = 60.0
-_ASK_AGAIN_S = 0.01
+_ASK_AGAIN_S = 0.05
 # Virtual seconds: a busy machine lets a fast clock run far ahead of what the code manages, so no bound may come near.
 _AMPLE_S = 1e7
 _TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d")
@@ -186,8 +187,14 @@ def until(read: Callable[[], T], good: Callable[[T], bool]) -> T:
 
 
 @contextmanager
-def ground(home: Path) -> Iterator[Ground]:
-    """A server on an empty home, with two projects. It has ended when this does."""
+def ground() -> Iterator[Ground]:
+    """A server on an empty home in memory, with two projects. It has ended when this does, and its home is gone."""
+    with temporary_home() as home, _running(home) as made:
+        yield made
+
+
+@contextmanager
+def _running(home: Path) -> Iterator[Ground]:
     made: list[Ground] = []
     ready, over = threading.Event(), asyncio.Event()
     broken: list[BaseException] = []

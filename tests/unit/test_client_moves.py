@@ -33,8 +33,8 @@ AZ = "AZ_MIGRATION"
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with ground(tmp_path_factory.mktemp("home")) as made:
+def here() -> Iterator[Ground]:
+    with ground() as made:
         yield made
 
 

@@ -31,8 +31,8 @@ from tests.clients import NEW, SAME, Ground, check_cluster, check_details, groun
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with ground(tmp_path_factory.mktemp("home")) as made:
+def here() -> Iterator[Ground]:
+    with ground() as made:
         yield made
 
 
