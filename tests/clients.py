@@ -16,8 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import structlog
 from openstack.connection import Connection
 from otcextensions import sdk
+from structlog.testing import capture_logs
 
 from shardlift.api import create_app
 from shardlift.api.signing import sign
@@ -189,8 +191,18 @@ def until(read: Callable[[], T], good: Callable[[T], bool]) -> T:
 @contextmanager
 def ground() -> Iterator[Ground]:
     """A server on an empty home in memory, with two projects. It has ended when this does, and its home is gone."""
-    with temporary_home() as home, _running(home) as made:
-        yield made
+    configured = structlog.is_configured()
+    try:
+        with temporary_home() as home, capture_logs() as logged:
+            with _running(home) as made:
+                yield made
+                secrets = [secret for who in (made.mine, made.other) for secret in (who.sk, who.token)]
+            told = str(logged)
+            assert "request" in told
+            assert not [secret for secret in secrets if secret in told]
+    finally:
+        if not configured:  # capturing counts as a choice, which nobody has made
+            structlog.reset_defaults()
 
 
 @contextmanager

@@ -147,6 +147,11 @@ def _quiet() -> None:
     """Unless somebody has chosen: warnings alone, and on standard error, whatever stands for that at the time."""
     if not structlog.is_configured():
         structlog.configure(
+            # The usual exceptions show local variables, secrets among them, and take seconds to print.
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+            ],
             wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
             logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         )
