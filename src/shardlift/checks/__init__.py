@@ -3,6 +3,7 @@
 from shardlift.checks.availability import only_copies
 from shardlift.checks.explain import unexplained_unassigned
 from shardlift.checks.leftovers import archived_removal
+from shardlift.checks.routes import find_route, legs_of
 from shardlift.checks.rules import (
     BATCH_RULES,
     NODE_RULES,
@@ -27,7 +28,9 @@ __all__ = [
     "check_batches",
     "check_node",
     "check_plan",
+    "find_route",
     "hop_allowed",
+    "legs_of",
     "oldest_index",
     "only_copies",
     "unexplained_unassigned",

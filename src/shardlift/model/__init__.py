@@ -26,6 +26,7 @@ from shardlift.model.observation import (
 )
 from shardlift.model.plan import SUB_STEPS, NodePlan, Plan, SubStep, ZoneChange
 from shardlift.model.policy import Gates, OnBreach, Policy, Window, next_opening, open_at
+from shardlift.model.route import Hop, Leg, Route, RouteStatus
 from shardlift.model.simulation import SPEED, SPEED_MAX, Fault, FaultKind, Simulation
 from shardlift.model.task import StepRow, StepStatus, Task, TaskKind, TaskStatus, partial_account, paused_text
 
@@ -51,10 +52,12 @@ __all__ = [
     "Gates",
     "Health",
     "HealthSeen",
+    "Hop",
     "Image",
     "IndexSeen",
     "Inflow",
     "InstanceType",
+    "Leg",
     "Move",
     "MoveVerdict",
     "Node",
@@ -67,6 +70,8 @@ __all__ = [
     "PluginSeen",
     "Policy",
     "Recovery",
+    "Route",
+    "RouteStatus",
     "Severity",
     "ShardCopy",
     "Simulation",
