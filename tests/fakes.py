@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -46,6 +46,7 @@ from shardlift.service.requests import (
     UpgradeRequest,
 )
 from shardlift.settings import Settings
+from shardlift.store import PageState
 from shardlift.store.audit import AuditRow
 from shardlift.store.keys import KeyRow
 
@@ -203,6 +204,7 @@ class FakeService:
         self.fails: Exception | None = None
         self.blocking: tuple[Finding, ...] = ()
         self.changed = asyncio.Condition()
+        self.details = FakeDetails(self)
 
     async def create_project(self, name: str) -> Credentials:
         project_id, ak, sk, token = (uuid4().hex for _ in range(4))
@@ -362,7 +364,10 @@ class FakeService:
         return self.keep(replace(task, revision=task.revision + 1, **changes))
 
     def keep(self, task: Task) -> Task:
-        """Puts the task there, and its cluster to work or to rest with it."""
+        """Puts the task there, with a revision of its own, and its cluster to work or to rest with it."""
+        before = self.kept_tasks.get(task.id)
+        if before is not None and before.revision >= task.revision:
+            task = replace(task, revision=before.revision + 1)
         self.kept_tasks[task.id] = task
         busy = str(task.kind) if task.status is TaskStatus.RUNNING else None
         self.kept_clusters[task.cluster_id] = replace(self.kept_clusters[task.cluster_id], busy_with=busy)
@@ -378,3 +383,27 @@ class FakeService:
         error, self.fails = self.fails, None
         if error is not None:
             raise error
+
+
+class FakeDetails:
+    """What the details read, over the dictionaries. Never twice the same mark."""
+
+    def __init__(self, service: FakeService) -> None:
+        self._service = service
+        self._mark = 0
+
+    def mark(self) -> int:
+        self._mark += 1
+        return self._mark
+
+    def page(self, project_id: str, cluster_id: str, kind: TaskKind, start: int, limit: int) -> PageState | None:
+        if self._service.kept_clusters[cluster_id].project_id != project_id:
+            return None
+        found = [
+            task for task in self._service.kept_tasks.values() if (task.cluster_id, task.kind) == (cluster_id, kind)
+        ]
+        found.reverse()
+        return PageState(len(found), tuple((task.id, task.revision) for task in found[start - 1 : start - 1 + limit]))
+
+    async def tasks(self, ids: Sequence[str]) -> tuple[Task, ...]:
+        return tuple(self._service.kept_tasks[one] for one in ids)

@@ -85,15 +85,15 @@ def test_sub_steps_are_13_in_order_and_unset_times_are_empty() -> None:
 
 def test_the_node_shown() -> None:
     fresh = make_task(CLUSTER, IMAGE, done=-1)
-    assert render.node_shown(fresh) == NODES[0]  # before the first begins: the first planned
-    assert render.node_shown(make_task(CLUSTER, IMAGE, done=13)) == NODES[1]
+    assert fresh.shown_node == NODES[0]  # before the first begins: the first planned
+    assert make_task(CLUSTER, IMAGE, done=13).shown_node == NODES[1]
     between = with_step(make_task(CLUSTER, IMAGE, done=13), NODES[1], 0, status=StepStatus.WAITING, begin=None)
-    assert render.node_shown(between) == NODES[1]
+    assert between.shown_node == NODES[1]
     assert detail(between)["currentNodeName"] == ""
-    assert render.node_shown(ended(make_task(CLUSTER, IMAGE, done=DONE), TaskStatus.SUCCESS)) == NODES[2]
-    assert render.node_shown(make_task(CLUSTER, IMAGE, done=DONE)) == NODES[2]
+    assert ended(make_task(CLUSTER, IMAGE, done=DONE), TaskStatus.SUCCESS).shown_node == NODES[2]
+    assert make_task(CLUSTER, IMAGE, done=DONE).shown_node == NODES[2]
     aborted = ended(between, TaskStatus.PARTIAL_FAILED)
-    assert render.node_shown(aborted) == NODES[0]  # stopped between two: the last completed
+    assert aborted.shown_node == NODES[0]  # stopped between two: the last completed
 
 
 def test_a_task_without_journal_rows_still_shows_13_waiting_steps() -> None:

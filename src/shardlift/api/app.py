@@ -29,6 +29,8 @@ from shardlift.api.errors import (
 from shardlift.api.faults import install_faults
 from shardlift.api.limits import make_limits
 from shardlift.api.middleware import RequestGuard
+from shardlift.api.pages import DetailPages
+from shardlift.api.polls import Polls
 from shardlift.clock import Clock, SystemClock
 from shardlift.errors import ShardliftError
 
@@ -82,6 +84,8 @@ def create_app(service: Service, *, clock: Clock | None = None) -> FastAPI:
     app.add_exception_handler(ShardliftError, _shardlift_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
+    app.state.detail_pages = pages = DetailPages(service)
+    app.add_middleware(Polls, service=service, clock=app.state.clock, pages=pages)
     install_faults(app, service)
     app.add_middleware(AuditTrail)
     app.add_middleware(RequestGuard)  # the last one is the outermost

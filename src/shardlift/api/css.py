@@ -7,7 +7,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import Field, ValidationError
 
 from shardlift.api import render, schemas
@@ -25,6 +25,7 @@ from shardlift.api.errors import (
     css_error,
 )
 from shardlift.api.names import UPGRADE_TYPES, Counted, Whole, is_name
+from shardlift.api.pages import Asked, DetailPages
 from shardlift.errors import BusyError, NotFoundError, RefusedError, ShardliftError, UsageError
 from shardlift.model import Cluster, Image, Strategy, Task, TaskKind, TaskStatus
 from shardlift.service.agencies import Action, action_of
@@ -75,11 +76,13 @@ async def show_cluster(found: InPath) -> schemas.ClusterDetail:
 @router.get(
     "/clusters/{cluster_id}/upgrade/detail",
     summary="UpgradeDetail: obtaining upgrade details",
-    response_model_exclude_unset=True,
+    response_model=schemas.UpgradeDetailPage,
     responses=errors_of(403, 404),
 )
 async def upgrade_detail(
+    request: Request,
     found: InPath,
+    *,
     start: Start = None,
     offset: Offset = None,
     limit: Limit = 10,
@@ -87,13 +90,11 @@ async def upgrade_detail(
         Literal["UPGRADING", "AZ_MIGRATION", "REPLACING", "REBOOTING"],
         Query(description="Kind of the tasks to be shown; the last two are Shardlift's own words"),
     ] = "UPGRADING",
-) -> schemas.UpgradeDetailPage:
+) -> Response:
     """The cluster's tasks, newest first, each with the 13 sub-steps of the node being upgraded."""
-    page = await found.service.tasks(
-        found.cluster.id, kind=TaskKind(action_mode), start=start or offset or 1, limit=limit
-    )
-    details = [render.upgrade_detail(task, _image(found.service, task.image_id)) for task in page.items]
-    return schemas.UpgradeDetailPage.model_validate({"totalSize": page.total, "detailList": details})
+    pages: DetailPages = request.app.state.detail_pages
+    asked = Asked(found.project_id, found.cluster.id, TaskKind(action_mode), start or offset or 1, limit)
+    return Response(await pages.answer(asked), media_type="application/json")
 
 
 @router.get(

@@ -92,20 +92,9 @@ def _unknown_image(image_id: str) -> dict[str, object]:
     return {"id": image_id, **dict.fromkeys(names, ""), "priority": 0}
 
 
-def node_shown(task: Task) -> str | None:
-    """The node whose sub-steps a client sees: the one being worked on, else the next one, else the last one done."""
-    if task.current:
-        return task.current[0]
-    completed = task.completed
-    waiting = [name for name in task.total if name not in completed]
-    if completed and (task.ended_at is not None or not waiting):
-        return completed[-1]
-    return waiting[0] if waiting else None
-
-
 def steps_shown(task: Task) -> tuple[StepRow, ...]:
     """Always the 13 of one node, in order; those without a journal row yet are WAITING."""
-    node = node_shown(task)
+    node = task.shown_node
     if node is None:
         return ()
     rows = {row.order: row for row in task.steps_of(node)}
@@ -118,7 +107,7 @@ def steps_shown(task: Task) -> tuple[StepRow, ...]:
 def _batch_shown(task: Task) -> tuple[str, ...]:
     if task.status is TaskStatus.SUCCESS:
         return ()
-    node = node_shown(task)
+    node = task.shown_node
     for batch in task.plan.batches:
         names = tuple(planned.name for planned in batch)
         if node in names:

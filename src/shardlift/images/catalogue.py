@@ -24,6 +24,7 @@ _LOCK_TIMEOUT_S = 30
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COORDINATES = re.compile(r"[\w.-]+:[\w.-]+:[\w.-]+:(zip|tar\.gz)")
 _ADDED_PRIORITY = 1000
+_Stamp = tuple[int, int, int] | None
 
 # (engine, from this version on, Java from, Java to): the last line that fits counts. The upper ends are what was run.
 _JAVA_RANGES: tuple[tuple[EngineKind, Version, int, int], ...] = (
@@ -44,17 +45,29 @@ def java_range(engine: EngineKind, version: Version) -> tuple[int, int]:
 
 
 class Catalogue:
-    """All images by priority, highest first. Reads what was added anew on each call, so that processes agree."""
+    """All images by priority, highest first. Each call sees what other processes have added until then."""
 
     def __init__(self, images_path: Path) -> None:
         self._added_path = images_path / "added.toml"
         shipped = resources.files("shardlift.images").joinpath("catalogue.toml").read_text("utf-8")
         self._shipped = _parse(shipped, "the shipped catalogue")
+        self._known: tuple[_Stamp, tuple[Image, ...]] | None = None
 
     def all(self) -> tuple[Image, ...]:
         """Shipped and added images, by falling priority; an added one takes the place of a shipped one of its id."""
-        images = {image.id: image for image in (*self._shipped, *self._added())}
-        return tuple(sorted(images.values(), key=lambda image: -image.priority))
+        stamp = self._stamp()  # before the reading: what is added in between is found by the next call
+        if self._known is None or self._known[0] != stamp:
+            images = {image.id: image for image in (*self._shipped, *self._added())}
+            self._known = (stamp, tuple(sorted(images.values(), key=lambda image: -image.priority)))
+        return self._known[1]
+
+    def _stamp(self) -> _Stamp:
+        """What is another one after each writing: it puts a new file in the place of the old one."""
+        try:
+            seen = self._added_path.stat()
+        except FileNotFoundError:
+            return None
+        return seen.st_ino, seen.st_mtime_ns, seen.st_size
 
     def find(self, ref: str) -> Image:
         """The image of this id, display name or `engine:version`. Raises NotFoundError that names near ones."""

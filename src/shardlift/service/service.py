@@ -34,7 +34,7 @@ from shardlift.service.requests import (
     UpgradeRequest,
 )
 from shardlift.settings import Settings
-from shardlift.store import Database, Leases, Store
+from shardlift.store import Database, Details, Leases, Store
 from shardlift.store.audit import AuditStore
 from shardlift.store.keys import KeyStore
 from shardlift.store.vault import Vault
@@ -55,6 +55,7 @@ class Service:
     def __init__(self, database: Database, backend: Backend, settings: Settings, clock: Clock, owner: str) -> None:
         self.settings = settings
         self.store = Store(database)
+        self.details = Details(database)
         self.backend = backend
         self.clock = clock
         kept = KeyStore(database, Vault(settings.master_key_path))

@@ -146,7 +146,8 @@ def step_from(row: Row[Any]) -> StepRow:
     )
 
 
-def task_from(row: Row[Any], steps: Iterable[StepRow]) -> Task:
+def task_from(row: Row[Any], steps: Iterable[StepRow], plan: Plan | None = None) -> Task:
+    """`plan`: the one in the row, where it has been read before."""
     return Task(
         id=row.id,
         cluster_id=row.cluster_id,
@@ -155,7 +156,7 @@ def task_from(row: Row[Any], steps: Iterable[StepRow]) -> Task:
         status=TaskStatus(row.status),
         image_id=row.image_id,
         strategy=Strategy(row.strategy),
-        plan=plan_from(row.plan),
+        plan=plan_from(row.plan) if plan is None else plan,
         agency=row.agency,
         created_at=row.created_at,
         ended_at=row.ended_at,

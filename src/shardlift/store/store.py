@@ -259,12 +259,14 @@ class Store:
                 )
                 .values(aborting=True, revision=task.c.revision + 1)
             )
+            if done.rowcount != 1:
+                return False
             await connection.execute(
                 update(task)
                 .where(task.c.id == task_id, task.c.status == str(TaskStatus.FAILED))
                 .values(status=str(status), fail_message=func.coalesce(task.c.fail_message + "; ", "") + account)
             )
-            return done.rowcount == 1
+            return True
 
 
 async def insert_project(connection: AsyncConnection, project_id: str, name: str, at: datetime) -> None:

@@ -174,6 +174,7 @@ task = Table(
     Column("hold_until", UtcTime),
     Column("waiting_for", Text),
     Index("ix_task_of_cluster", "cluster_id", "kind", "sequence"),
+    Index("ix_task_newest", "cluster_id", "sequence"),
     # At most one unfinished task on a cluster, whoever submits it and however many at once.
     Index(
         "uq_task_running",
@@ -201,6 +202,8 @@ step = Table(
     Column("progress", JSON, nullable=False),
     # Of its task when the row last changed: what has changed since can be told to who was away.
     Column("revision", Integer, nullable=False, server_default="0"),
+    # Tells which nodes are done without a look at the rows themselves.
+    Index("ix_step_of_node", "task_id", "node", "status", "begin"),
 )
 
 setting_change = Table(
