@@ -84,10 +84,17 @@ def create_app(service: Service, *, clock: Clock | None = None) -> FastAPI:
     app.add_exception_handler(ShardliftError, _shardlift_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    app.state.detail_pages = pages = DetailPages(service)
-    app.add_middleware(Polls, service=service, clock=app.state.clock, pages=pages)
-    install_faults(app, service)
+    app.state.detail_pages = DetailPages(service)
+    disturbed = install_faults(app, service)
     app.add_middleware(AuditTrail)
+    app.add_middleware(
+        Polls,
+        service=service,
+        clock=app.state.clock,
+        pages=app.state.detail_pages,
+        limits=app.state.limits,
+        disturbed=disturbed,
+    )
     app.add_middleware(RequestGuard)  # the last one is the outermost
     return app
 

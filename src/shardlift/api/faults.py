@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request
@@ -171,12 +172,17 @@ def _listed(found: tuple[Fault, ...]) -> FaultList:
     return FaultList.model_validate({"total": len(found), "faults": [fault_document(fault) for fault in found]})
 
 
-def install_faults(app: FastAPI, service: Service) -> None:
-    """Where simulated clusters can be: the routes, and the middleware that lets faults decide answers."""
+def install_faults(app: FastAPI, service: Service) -> Callable[[str], bool]:
+    """Where simulated clusters can be: the routes, and the middleware that lets faults decide answers.
+
+    Gives a function that says of a cluster whether a fault may want to decide its answers.
+    """
     app.include_router(router)
     fleet = fleet_of(service.backend)
-    if fleet is not None:
-        app.add_middleware(AnswerFaults, fleet=fleet)
+    if fleet is None:
+        return lambda _cluster_id: False
+    app.add_middleware(AnswerFaults, fleet=fleet)
+    return lambda cluster_id: _awaits(fleet, cluster_id)
 
 
 class AnswerFaults:
@@ -189,7 +195,7 @@ class AnswerFaults:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         place = _PATH.fullmatch(scope["path"]) if scope["type"] == "http" else None
-        if place is None or not self._awaits(place[2].lower()):
+        if place is None or not _awaits(self._fleet, place[2].lower()):
             await self._app(scope, receive, send)
             return
         kept = _Kept(receive)
@@ -209,22 +215,23 @@ class AnswerFaults:
             response.headers["Retry-After"] = "1"
         await response(scope, receive, send)
 
-    def _awaits(self, cluster_id: str) -> bool:
-        """Whether the cluster is simulated and any call fault waits there. Cheap: each CSS call comes through here."""
-        try:
-            if not self._fleet.has(cluster_id):
-                return False
-            waiting = faults.listed(self._fleet.site(cluster_id))
-        except DriverError:
-            return False  # the call itself will tell
-        return any(fault.kind is FaultKind.CALL for fault in waiting)
-
     def _struck(self, scope: Scope, caller: Caller, project_id: str, cluster_id: str) -> Fault | None:
         site = self._fleet.site(cluster_id)
         name = _name(scope)
         if name is None or not caller.project_id == project_id == site.project_id:
             return None
         return faults.strike_call(site, name)
+
+
+def _awaits(fleet: Fleet, cluster_id: str) -> bool:
+    """Whether the cluster is simulated and any call fault waits there. Cheap: each CSS call comes through here."""
+    try:
+        if not fleet.has(cluster_id):
+            return False
+        waiting = faults.listed(fleet.site(cluster_id))
+    except DriverError:
+        return False  # the call itself will tell
+    return any(fault.kind is FaultKind.CALL for fault in waiting)
 
 
 class _Kept:
