@@ -179,6 +179,7 @@ async def _stage(stack: AsyncExitStack, home: Path) -> Stage:
     ids = {
         "project_id": (mine.project_id,),
         "own": (idle, busy, ended),
+        "foreign": (foreign,),
         "cluster_id": clusters,
         "cluster": (*clusters, "idle"),
         "task_id": tasks,

@@ -19,7 +19,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
 from tests.api_world import BASE
-from tests.fuzzing import Stage, open_stage, operations
+from tests.fuzzing import Stage, document, open_stage, operations
 
 CHECKS = [
     not_a_server_error,
@@ -102,6 +102,34 @@ def test_every_answer_is_one_that_the_document_knows(stage: Stage, name: str) ->
         assert_sound(case, answer)
         if case.path.startswith("/api/v1/faults"):
             clear_faults(stage)
+
+    run()
+
+
+NAMED = [
+    (name, parameter["name"])
+    for name in operations()
+    for parameter in document()["paths"][name.partition(" ")[2]][name.partition(" ")[0].lower()].get("parameters", ())
+    if parameter["in"] == "query" and parameter["name"] in ("cluster", "cluster_id", "task_id")
+]
+
+
+@pytest.mark.parametrize(("name", "parameter"), NAMED)
+def test_a_foreign_id_in_the_query_is_like_an_unknown_one(stage: Stage, name: str, parameter: str) -> None:
+    """Those in paths are asked for in test_tenancy."""
+    foreign, unknown = stage.ids["foreign"][0], "00000000-0000-4000-8000-000000000000"
+
+    @fuzz(3)
+    @given(case=operations()[name].as_strategy())
+    def run(case: Case) -> None:
+        answers = []
+        for one in (unknown, foreign):
+            case.query = {**(case.query or {}), parameter: one}
+            answer = stage.call(case, stage.token)
+            assert_sound(case, answer)
+            assert answer.status_code in (400, 403, 404)
+            answers.append((answer.status_code, answer.text.replace(one, "ID")))
+        assert answers[0] == answers[1]
 
     run()
 

@@ -78,6 +78,15 @@ async def test_the_document_is_one_that_the_page_can_read(document: dict[str, An
     check(document)
 
 
+async def test_calls_that_the_guide_names_are_there(document: dict[str, Any]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
+    named = set(re.findall(r"/api/v1(?:/[\w${}.-]+)*", text)) - {"/api/v1"}
+    assert len(named) > 8
+    known = {re.sub(r"\{\w+\}", "*", path) for path in document["paths"]}
+    for path in named:
+        assert re.sub(r"\$\w+|\{\w+\}", "*", path) in known, path
+
+
 def test_3_1_in_the_words_of_3_0() -> None:
     null = {"type": "null"}
     assert as_openapi_30({"anyOf": [{"type": "string"}, null]}) == {"type": "string", "nullable": True}

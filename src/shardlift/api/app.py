@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _DESCRIPTION = """Upgrades Elasticsearch and OpenSearch clusters node by node.
 
 **CSS** is the upgrade family of the CSS API, for its SDKs, Terraform and otcextensions, signed with AK and SK or with a
-token. **native** is Shardlift's own API, with node states, checks, evidence and long polls.
+token. **native** is Shardlift's own API, with node states, checks, plans, evidence and events.
 To try calls here, press *Authorize* and paste the token that `shardlift credentials` shows.
 """
 _TAGS = [
