@@ -94,7 +94,7 @@ def test_every_answer_is_one_that_the_document_knows(stage: Stage, name: str) ->
     if operation.body or operation.query:
         modes.append(operation.as_strategy(GenerationMode.NEGATIVE))
 
-    @fuzz(5)
+    @fuzz(4)
     @given(case=st.one_of(modes), by_token=st.booleans(), data=st.data())
     def run(case: Case, by_token: bool, data: st.DataObject) -> None:
         with_real_ids(case, stage, data)

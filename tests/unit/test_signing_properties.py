@@ -143,7 +143,7 @@ def tampered(draw: Any, original: WireRequest) -> WireRequest:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-@settings(deadline=None, max_examples=200)  # a busy machine is no failure
+@settings(deadline=None, max_examples=100)  # a busy machine is no failure
 @given(data=st.data())
 def test_a_tampered_byte_never_verifies(dialect: str, data: st.DataObject) -> None:
     request = signed(DIALECTS[dialect], "POST", b"/v1.0/pr%C3%A4/clusters", b"a=1&b=%20x", b'{"k": 1}')
@@ -171,7 +171,7 @@ def parsed_alike(one: WireRequest, other: WireRequest) -> bool:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-@settings(deadline=None, max_examples=50)  # a busy machine is no failure
+@settings(deadline=None, max_examples=30)  # a busy machine is no failure
 @given(
     path=st.lists(st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_size=8), max_size=4),
     query=st.dictionaries(
@@ -286,7 +286,7 @@ CALLS = [
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("call", CALLS, ids=["get", "put"])
-@settings(deadline=None, max_examples=40)  # a busy machine is no failure
+@settings(deadline=None, max_examples=20)  # a busy machine is no failure
 @given(data=st.data())
 def test_the_app_answers_401_to_a_tampered_byte(
     front: Front, dialect: str, call: tuple[str, str, bytes, bytes], data: st.DataObject
@@ -304,7 +304,7 @@ def test_the_app_answers_401_to_a_tampered_byte(
     assert (status, body["error_code"]) == (401, "APIGW.0301")
 
 
-@settings(deadline=None, max_examples=60)  # a busy machine is no failure
+@settings(deadline=None, max_examples=40)  # a busy machine is no failure
 @given(value=st.binary(max_size=200), name=st.sampled_from([b"authorization", b"x-auth-token"]), twice=st.booleans())
 def test_the_app_answers_401_to_a_made_up_header(front: Front, value: bytes, name: bytes, twice: bool) -> None:
     headers = [(name, value)] * (1 + twice)
