@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager, contextmanager
 import uvicorn
 from fastapi import FastAPI
 
+from shardlift.web import BoundedHttp
+
 _PATIENCE_S = 30
 
 
@@ -22,7 +24,13 @@ class _Server(uvicorn.Server):
     def __init__(self, app: FastAPI) -> None:
         super().__init__(
             uvicorn.Config(
-                app, host="127.0.0.1", port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=_PATIENCE_S
+                app,
+                host="127.0.0.1",
+                port=0,
+                http=BoundedHttp,
+                log_config=None,
+                lifespan="off",
+                timeout_graceful_shutdown=_PATIENCE_S,
             )
         )
         self.listening = threading.Event()

@@ -23,6 +23,7 @@ from shardlift.serve import read_credentials
 from shardlift.service import Service, open_service
 from shardlift.service.requests import CreateCluster, Credentials, NodeGroup
 from shardlift.settings import Settings
+from shardlift.web import BoundedHttp
 
 IMAGE = "opensearch:2.19.4"
 NAME = "emulated"
@@ -170,6 +171,7 @@ async def _answering(service: Service) -> AsyncIterator[str]:
         port=service.settings.port,
         log_config=None,
         access_log=False,
+        http=BoundedHttp,
         lifespan="off",
         timeout_graceful_shutdown=_GRACE_S,
     )

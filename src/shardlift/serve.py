@@ -18,7 +18,7 @@ import structlog
 import uvicorn
 from filelock import FileLock, Timeout
 
-from shardlift import tls
+from shardlift import tls, web
 from shardlift.api import create_app
 from shardlift.errors import BusyError, ShardliftError, UsageError
 from shardlift.executor import Event
@@ -53,7 +53,7 @@ def run(
     except Timeout:
         raise BusyError(_holder(settings.home), remedy="use that server, or stop it first") from None
     try:
-        asyncio.run(_serve(settings, observer, readied))
+        web.run(_serve(settings, observer, readied))
     finally:
         (settings.home / "serve.json").unlink(missing_ok=True)
         lock.release()
@@ -112,6 +112,7 @@ async def _serve(settings: Settings, observer: Callable[[Event], None], readied:
                 create_app(service),
                 log_config=None,
                 access_log=False,
+                http=web.BoundedHttp,
                 # Long polls may be open for a minute; a server that is asked to end does not wait for them.
                 timeout_graceful_shutdown=_GRACE_S,
                 ssl_certfile=files.cert if files else None,
