@@ -38,6 +38,8 @@ _START_S = 60.0
 _STOP_S = 30.0
 _CALL_S = 75.0
 _CLUSTERS_MAX = 1000
+# Tests poll as fast as they can, and try wrong keys as often as they like; a 429 is had by asking for it as a fault.
+_UNLIMITED = {"key_rate_per_s": 0, "refused_rate_per_s": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def emulator(
     )
     _quiet()
     with temporary_home() as home:
-        given = {"clusters_max": _CLUSTERS_MAX, "project_clusters_max": _CLUSTERS_MAX, **settings}
+        given = {"clusters_max": _CLUSTERS_MAX, "project_clusters_max": _CLUSTERS_MAX, **_UNLIMITED, **settings}
         thread = _Thread(Settings(**{**given, "home": home, "host": "127.0.0.1", "port": 0}), shape)  # type: ignore[arg-type]
         ready = thread.begin()
         try:
