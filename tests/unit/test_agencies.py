@@ -70,6 +70,26 @@ async def test_with_agencies_a_name_must_be_known_and_allow_what_is_asked_for(fa
         assert (await desk.upgrade(agency="upgraders")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("allowed", "status", "code"), [("upgrade", 403, "CSS.0010"), (None, 400, "CSS.5130")], ids=["denied", "unknown"]
+)
+async def test_moves_need_an_agency_that_allows_them(
+    fast_home: Path, allowed: str | None, status: int, code: str
+) -> None:
+    async with open_desk(fast_home) as desk:
+        await desk.allow("mine" if allowed else "other", "upgrade")
+        base = f"{clusters(desk.me)}/{desk.lab.cluster.id}"
+        zones = {"source_az": "a", "target_az": "c", "migrate_type": "az_migrate", "agency": "mine"}
+        moved = await desk.door.call(
+            desk.me, "POST", f"{base}/inst-type/all/azmigrate", body=json.dumps(zones).encode()
+        )
+        assert_error(moved, status, code)
+        node = desk.lab.cluster.nodes[0].id
+        replaced = await desk.door.call(desk.me, "PUT", f"{base}/instance/{node}/replace?agency=mine")
+        assert_error(replaced, status, code)
+        assert (await desk.lab.service.tasks(desk.lab.cluster.id)).total == 0
+
+
 async def test_a_retry_needs_what_its_task_needs_and_an_abort_nothing(fast_home: Path) -> None:
     async with open_desk(fast_home) as desk:
         service = desk.lab.service

@@ -91,6 +91,23 @@ def test_the_derived_algorithm_of_the_sdk_is_accepted() -> None:
         check(replace(wire, body=b"[]"))
 
 
+@pytest.mark.parametrize("derived", [False, True])
+def test_of_a_key_s_two_secrets_either_fits_in_each_dialect(derived: bool) -> None:
+    credentials, request = BasicCredentials(AK, SK), sdk_request("/v1.0/p/clusters", [])
+    if derived:
+        wire = sdk_wire(DerivationAKSKSigner(credentials).sign(request, "css", "eu-1"))
+    else:
+        wire = sdk_wire(Signer(credentials).sign(request))
+    header = wire.header("authorization")
+    assert header is not None
+    claim = parse_authorization(header.decode())
+    verify(wire, claim, (SK, "the one before"), NOW)
+    verify(wire, claim, ("a newer one", SK), NOW)
+    for others in (("a newer one", "the one before"), ("a newer one",), ()):
+        with pytest.raises(SignatureError, match="does not match"):
+            verify(wire, claim, others, NOW)
+
+
 def test_the_scope_must_be_of_the_day_of_the_date() -> None:
     signer = DerivationAKSKSigner(BasicCredentials(AK, SK))
     wire = sdk_wire(signer.sign(sdk_request("/v1.0/p/clusters", []), "css", "eu-1"))
