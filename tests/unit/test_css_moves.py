@@ -52,6 +52,7 @@ async def test_a_change_of_zones_is_there_when_the_answer_leaves(world: World) -
     [
         ("ess", None, 400, "CSS.0006"),
         ("ess-warm", asked(), 400, "CSS.0076"),
+        ("ess-cold", asked(), 400, "CSS.5140"),
         ("ess", asked(source_az="az-x"), 400, "CSS.5011"),
         ("ess", asked(target_az="az-a"), 400, "CSS.5011"),
         ("ess", asked(target_az="no zone!"), 400, "CSS.5011"),

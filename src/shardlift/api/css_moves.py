@@ -21,11 +21,12 @@ from shardlift.api.errors import (
     NO_NODE,
     NULL_BODY,
     UNKNOWN_AZ,
+    UNSUPPORTED,
     ApiError,
     css_error,
 )
 from shardlift.errors import BusyError, NotFoundError, UsageError
-from shardlift.model import TaskKind, TaskStatus
+from shardlift.model import InstanceType, TaskKind, TaskStatus
 from shardlift.service.agencies import Action
 from shardlift.service.requests import MigrateRequest, ReplaceRequest, RestartRequest
 
@@ -54,6 +55,8 @@ async def update_az(
         raise ApiError(NULL_BODY)
     check_agency(value)
     asked = _parsed(schemas.AzMigrateBody, value)
+    if inst_type in {*InstanceType} and all(node.instance_type != inst_type for node in found.cluster.nodes):
+        raise ApiError(UNSUPPORTED, f"It has no nodes of type {inst_type}.")
     request = MigrateRequest(
         cluster_id=found.cluster.id,
         source=asked.source_az,
