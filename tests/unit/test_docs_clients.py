@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from shardlift.testing import Emulator, emulator
 
@@ -20,8 +21,10 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def css() -> Iterator[Emulator]:
+    structlog.reset_defaults()  # `capture_logs` of other tests leaves a choice that prints to standard output
     with emulator(speed=5000) as running:
         yield running
+    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize(("at", "version"), [(0, "2.19.5"), (1, "3.")])
