@@ -15,6 +15,7 @@ from alembic import command
 from alembic.config import Config
 
 import shardlift.store
+from shardlift.backend import Backend
 from shardlift.chaos.time import VirtualClock
 from shardlift.driver.protocol import Driver
 from shardlift.engine.protocol import Engine
@@ -30,7 +31,7 @@ VIRTUAL_TIME = True
 PROJECT = "p" * 32
 
 
-class ManyWorlds:
+class ManyWorlds(Backend):
     """One simulated world for each cluster; its driver is named after it."""
 
     def __init__(self, worlds: dict[str, SimBackend]) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from shardlift.backends import open_backend
 from shardlift.errors import BusyError, DriverError, UsageError
-from shardlift.model import Cluster, InstanceType, Simulation, Task, TaskStatus
+from shardlift.model import Cluster, InstanceType, Simulation, Strategy, Task, TaskStatus
 from shardlift.runner import Runner
 from shardlift.service import Service, open_service
 from shardlift.service.requests import CreateCluster, NodeGroup, UpgradeRequest
@@ -71,7 +71,7 @@ async def test_a_simulated_cluster_is_made_upgraded_and_deleted_and_leaves_nothi
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
-        task = await ended(service, await service.upgrade(UpgradeRequest(cluster.id, NEW)))
+        task = await ended(service, await service.upgrade(UpgradeRequest(cluster.id, NEW, Strategy.DRAIN)))
 
         assert task.status is TaskStatus.SUCCESS, task.fail_message
         assert task.bytes_moved > 100 * 2**30, "each node's share left it, and came back"
