@@ -193,7 +193,7 @@ async def test_an_upgrade_goes_on_after_kill_9_of_the_server(fast_home):
         return subprocess.Popen(SERVE, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     async with opened(fast_home) as service:
-        cluster = await created(service, simulation=Simulation(data_bytes=2**30, speed=1000))
+        cluster = await created(service, simulation=Simulation(data_bytes=2**30, speed=20))
         first = serve()
         try:
             task = await service.upgrade(UpgradeRequest(cluster.id, NEW))
