@@ -1,0 +1,332 @@
+"""How fast UpgradeDetail answers, from 10 to 100,000 tasks and from 1 to 1,000 nodes a task, beside a server that does
+nothing but answer the same bytes, and beside moto's describe call.
+
+Servers are real processes: `shardlift serve` on a home that was filled before, `bench_bare.py` with the same server
+settings, and `moto_server` from a venv of its own. The load comes from another process. All are asked in turn, round
+after round, so that what else the machine does meets all of them alike. Beside requests a second stands the CPU time
+of the server for one, which other work on the machine disturbs less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import socket
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import bench_fill
+import psutil
+from bench_fill import Filled
+from rich.console import Console
+from rich.table import Table
+
+from shardlift.api.signing import sign
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZES = (10, 1_000, 100_000)
+NODES = (1, 10, 100, 1_000)
+_START_S = 120
+_MOTO_SCOPE = "mock/20261124/us-east-1/es/aws4_request"
+_MOTO_HEADERS = {
+    "Authorization": f"AWS4-HMAC-SHA256 Credential={_MOTO_SCOPE}, SignedHeaders=host, Signature=0",
+    "Content-Type": "application/json",
+}
+_DOMAIN = "/2021-01-01/opensearch/domain"
+
+
+@dataclass
+class Server:
+    """A server process, what is asked of it, and what was measured of it, round by round."""
+
+    name: str
+    port: int
+    process: psutil.Process
+    paths: Sequence[str]
+    ak: str = ""
+    sk: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+    def measure(self, seconds: float, connections: int) -> dict[str, float]:
+        job = {
+            "port": self.port,
+            "paths": list(self.paths),
+            "ak": self.ak,
+            "sk": self.sk,
+            "headers": self.headers,
+            "seconds": seconds,
+            "connections": connections,
+        }
+        command = [sys.executable, str(ROOT / "tools/bench_load.py")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as load:
+            assert load.stdin is not None
+            assert load.stdout is not None
+            json.dump(job, load.stdin)
+            load.stdin.close()
+            assert load.stdout.readline() == "ready\n"
+            before = self._cpu_s()
+            row: dict[str, float] = json.loads(load.stdout.read())
+            row["cpu_us"] = (self._cpu_s() - before) / row["count"] * 1e6
+        if row["failed"]:
+            raise SystemExit(f"{self.name}: {row['failed']} of {row['count']} answers were no 200")
+        self.rows.append(row)
+        return row
+
+    def middle(self, key: str) -> float:
+        return statistics.median(row[key] for row in self.rows)
+
+    def _cpu_s(self) -> float:
+        processes = [self.process, *self.process.children(recursive=True)]
+        return sum(sum(one.cpu_times()[:2]) for one in processes)
+
+
+@contextmanager
+def _process(command: list[str], **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A child that ends with us, whatever happens."""
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def shardlift(filled: Filled, name: str) -> Iterator[Server]:
+    # The rate is counted as ever, only not reached.
+    limits = {"SHARDLIFT_KEY_RATE_PER_S": "1000000000", "SHARDLIFT_KEY_RATE_BURST": "1000000000"}
+    command = [sys.executable, "-m", "shardlift", "serve", "--port", "0"]
+    told = filled.home / "serve.json"
+    with _process(command, SHARDLIFT_HOME=str(filled.home), **limits) as process:
+        _until(lambda: told.exists() and _answers(json.loads(told.read_text())["url"] + "/docs"))
+        port = int(json.loads(told.read_text())["url"].rsplit(":", 1)[1])
+        who = filled.credentials
+        paths = [f"/v1.0/{who.project_id}/clusters/{one}/upgrade/detail" for one in filled.clusters]
+        yield Server(name, port, psutil.Process(process.pid), paths, who.ak, who.sk)
+
+
+@contextmanager
+def bare(folder: Path) -> Iterator[Callable[[str, str], Server]]:
+    """Gives a maker of servers by name and file: all the same process."""
+    with _process([sys.executable, str(ROOT / "tools/bench_bare.py"), str(folder)]) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        _until(lambda: _answers(f"http://127.0.0.1:{port}/{next(folder.iterdir()).name}"))
+        yield lambda name, file: Server(name, port, psutil.Process(process.pid), [f"/{file}"])
+
+
+@contextmanager
+def moto() -> Iterator[Server]:
+    venv = _moto_venv()
+    port = _free_port()
+    with _process([str(venv / "bin/moto_server"), "-H", "127.0.0.1", "-p", str(port)]) as process:
+        _until(lambda: _answers(f"http://127.0.0.1:{port}/moto-api/"))
+        body = json.dumps({"DomainName": "bench", "EngineVersion": "OpenSearch_2.19"}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{_DOMAIN}", body, _MOTO_HEADERS)
+        urllib.request.urlopen(request, timeout=30).read()  # noqa: S310  (our own server)
+        yield Server(
+            "moto, describe domain", port, psutil.Process(process.pid), [f"{_DOMAIN}/bench"], headers=_MOTO_HEADERS
+        )
+
+
+def _moto_venv() -> Path:
+    """In .cache, from requirements/bench.txt, every archive held to its digest; made once."""
+    venv, wanted = ROOT / ".cache/bench", ROOT / "requirements/bench.txt"
+    stamp = venv / ".installed"
+    if not stamp.exists() or stamp.read_text() != wanted.read_text():
+        say("installing moto into .cache/bench")
+        shutil.rmtree(venv, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+        pip = [str(venv / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--require-hashes", "-r", str(wanted)], check=True)
+        stamp.write_text(wanted.read_text())
+    return venv
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):  # noqa: S310  (our own server)
+            return True
+    except OSError:
+        return False
+
+
+def _until(ready: Callable[[], bool]) -> None:
+    end = time.monotonic() + _START_S
+    while not ready():
+        if time.monotonic() > end:
+            raise SystemExit(f"a server did not start within {_START_S} s")
+        time.sleep(0.1)
+
+
+def say(text: str) -> None:
+    print(f"== bench-api: {text}", file=sys.stderr, flush=True)
+
+
+def page_of(server: Server) -> bytes:
+    """One answer, signed as all are."""
+    url = f"http://127.0.0.1:{server.port}{server.paths[0]}"
+    headers = sign("GET", url, ak=server.ak, sk=server.sk, now=datetime.now(UTC))
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
+        return bytes(answer.read())
+
+
+def after_a_change(server: Server, filled: Filled, times: int) -> float:
+    """Median ms of a poll that comes right after another process has changed a task on the page."""
+    took = []
+    with sqlite3.connect(filled.home / "shardlift.db", isolation_level=None, timeout=10) as other:
+        for _ in range(times):
+            other.execute("UPDATE task SET revision = revision + 1 WHERE status = 'RUNNING'")
+            began = time.perf_counter()
+            page_of(server)
+            took.append(time.perf_counter() - began)
+    other.close()
+    return statistics.median(took) * 1e3
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="tasks in a home")
+    parser.add_argument("--nodes", type=int, nargs="*", default=NODES, help="nodes a task, ten tasks a home")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3, help="of load, each time")
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--json", action="store_true", help="one JSON document in place of tables")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="shardlift-bench-") as folder, ExitStack() as stack:
+        run(options, Path(folder), stack)
+
+
+def run(options: argparse.Namespace, folder: Path, stack: ExitStack) -> None:
+    homes = {}
+    for size in options.sizes:
+        say(f"filling a home with {size:,} tasks")
+        homes[f"{size:,} tasks"] = bench_fill.fill(folder / f"tasks-{size}", size)
+    for nodes in options.nodes:
+        say(f"filling a home with tasks of {nodes:,} nodes")
+        homes[f"{nodes:,} nodes a task"] = bench_fill.fill(folder / f"nodes-{nodes}", 10, nodes)
+    say("starting the servers")
+    ours = {name: stack.enter_context(shardlift(home, name)) for name, home in homes.items()}
+    answers = folder / "answers"
+    answers.mkdir()
+    for server in ours.values():
+        (answers / re.sub(r"\W+", "-", server.name)).write_bytes(page_of(server))
+    make_bare = stack.enter_context(bare(answers))
+    bares = {name: make_bare(f"bare, {name}", re.sub(r"\W+", "-", name)) for name in ours}
+    other = stack.enter_context(moto())
+    everyone = [*(server for name in ours for server in (ours[name], bares[name])), other]
+    for one in everyone:  # the first time pages are made, and everything is loaded
+        one.measure(1, options.connections)
+        one.rows.clear()
+    for at in range(options.rounds):
+        say(f"round {at + 1} of {options.rounds}, load average {os.getloadavg()[0]:.1f}")
+        for one in everyone:
+            one.measure(options.seconds, options.connections)
+    changed = {name: after_a_change(ours[name], homes[name], 30) for name in ours}
+    sizes = {name: (answers / re.sub(r"\W+", "-", name)).stat().st_size for name in ours}
+    report(ours, bares, other, changed, sizes, as_json=options.json)
+
+
+def report(
+    ours: dict[str, Server],
+    bares: dict[str, Server],
+    moto_server: Server,
+    changed: dict[str, float],
+    sizes: dict[str, int],
+    *,
+    as_json: bool,
+) -> None:
+    rows = []
+    for name, server in ours.items():
+        beside = bares[name]
+        rows.append(
+            {
+                "home": name,
+                "of_bare": server.middle("per_s") / beside.middle("per_s"),
+                "of_bare_cpu": beside.middle("cpu_us") / server.middle("cpu_us"),
+                "times_moto": server.middle("per_s") / moto_server.middle("per_s"),
+                "per_s": server.middle("per_s"),
+                "cpu_us": server.middle("cpu_us"),
+                "p50_ms": server.middle("p50_ms"),
+                "p99_ms": server.middle("p99_ms"),
+                "changed_ms": changed[name],
+                "bytes": sizes[name],
+            }
+        )
+    everyone = [*bares.values(), moto_server]
+    others: list[dict[str, Any]] = [
+        {"server": one.name, **{key: one.middle(key) for key in ("per_s", "cpu_us", "p50_ms", "p99_ms")}}
+        for one in everyone
+    ]
+    if as_json:
+        json.dump({"shardlift": rows, "others": others}, sys.stdout, indent=1)
+        return
+    console = Console(width=130)
+    table = Table("UpgradeDetail of Shardlift", box=None, pad_edge=False)
+    heads = (
+        "/ bare",
+        "/ bare, by CPU",
+        "x moto",
+        "requests/s",
+        "CPU, us",
+        "p50, ms",
+        "p99, ms",
+        "after a change, ms",
+        "bytes",
+    )
+    for head in heads:
+        table.add_column(head, justify="right")
+    for row in rows:
+        table.add_row(
+            str(row["home"]),
+            f"{row['of_bare']:.2f}",
+            f"{row['of_bare_cpu']:.2f}",
+            f"{row['times_moto']:.1f}",
+            f"{row['per_s']:,.0f}",
+            f"{row['cpu_us']:.0f}",
+            *(f"{row[key]:.2f}" for key in ("p50_ms", "p99_ms", "changed_ms")),
+            f"{row['bytes']:,}",
+        )
+    console.print(table)
+    table = Table("the others", box=None, pad_edge=False)
+    for head in ("requests/s", "CPU, us", "p50, ms", "p99, ms"):
+        table.add_column(head, justify="right")
+    for row in others:
+        numbers = f"{row['per_s']:,.0f}", f"{row['cpu_us']:.0f}", f"{row['p50_ms']:.2f}", f"{row['p99_ms']:.2f}"
+        table.add_row(str(row["server"]), *numbers)
+    console.print()
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
