@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit check serve sim bench-upgrade bench-check bench-emulator check-clients lock clean
+.PHONY: help setup demo test test-unit check serve sim bench-upgrade bench-api bench-check bench-emulator check-clients lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-22s %s\n' "$$name" "$$text"; done
@@ -55,6 +55,10 @@ check-clients: $(STAMP) ## the Go and Node SDKs against an emulator; needs Go an
 bench-upgrade: $(STAMP) ## wall time and bytes beside a plain script of the documented procedure
 	@echo "== bench-upgrade: both strategies, Shardlift and a plain script, same cluster and load"
 	@$(BIN)/python tools/bench_upgrade.py $(ARGS)
+
+bench-api: $(STAMP) ## polls of UpgradeDetail a second, from 10 to 100,000 tasks, beside a bare server and moto
+	@echo "== bench-api: filling homes and starting servers first; moto comes into a venv of its own"
+	@$(BIN)/python tools/bench_api.py $(ARGS)
 
 bench-check: $(STAMP) ## time and memory of check without REST, for clusters of 10 to 1,000 nodes
 	@echo "== bench-check: rules, plan and dry run, each size in a process of its own"
