@@ -331,8 +331,7 @@ async def write_options(path: Path, text: str) -> None:
 async def failed_rightly(stage: Stage, server: Server, sdk: Sdk, node: str) -> None:
     """FAILED at the right sub-step, evidence in desc, the log's last lines in the native answer."""
     task = await sdk.detail()
-    # Right after a retry its failed sub-step waits, and so does the node until it is begun again.
-    assert task.current_node_name in (node, "")
+    assert task.current_node_name == node
     row = task.current_node_detail[10]
     assert (row.name, row.status) == ("Node start", "FAILED")
     assert "retry" in row.desc
