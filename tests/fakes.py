@@ -29,8 +29,6 @@ from shardlift.model import (
     Version,
 )
 from shardlift.service import moves
-from shardlift.service.agencies import Action, Agency
-from shardlift.service.audit import Act
 from shardlift.service.policies import changed_policy
 from shardlift.service.requests import (
     CheckReport,
@@ -47,8 +45,7 @@ from shardlift.service.requests import (
 )
 from shardlift.settings import Settings
 from shardlift.store import PageState
-from shardlift.store.audit import AuditRow
-from shardlift.store.keys import KeyRow
+from tests.fake_access import FakeAgencies, FakeAudit, FakeKeys
 
 START = datetime(2023, 1, 5, 2, 23, 39, 400_000, tzinfo=UTC)
 
@@ -149,36 +146,6 @@ def make_steps(task_id: str, nodes: list[str], done: int) -> tuple[StepRow, ...]
             )
         )
     return tuple(rows)
-
-
-class FakeAudit:
-    """Keeps (act, outcome, code) of each record."""
-
-    def __init__(self) -> None:
-        self.records: list[tuple[Act, str, str]] = []
-
-    async def record(self, act: Act, outcome: str, code: str = "") -> None:
-        self.records.append((replace(act), outcome, code))
-
-    async def list(self, project_id: str | None = None, *, start: int = 1, limit: int = 100) -> Page[AuditRow]:
-        return Page(0, ())
-
-
-class FakeAgencies:
-    """A project without agencies."""
-
-    async def permit(self, project_id: str, name: str, action: Action) -> None:
-        return None
-
-    async def list(self, project_id: str) -> tuple[Agency, ...]:
-        return ()
-
-
-class FakeKeys:
-    """The real ones are looked at in test_keys."""
-
-    async def list(self, project_id: str | None = None) -> tuple[KeyRow, ...]:
-        return ()
 
 
 class FakeService:

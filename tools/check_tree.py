@@ -23,7 +23,8 @@ REGISTRY_HOSTS = tuple(
         ("registry.", "npmjs"),
         ("npmjs", ".org"),
         ("crates", ".io"),
-        ("proxy.", "golang"),
+        ("golang", ".org"),
+        ("gopkg", ".in"),
         ("deb.", "debian"),
     )
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import structlog
 
@@ -130,9 +130,7 @@ class Executor:
             await boundary.passed(node.name)
         except StepFailedError as error:
             # As a failure of its first sub-step, which is where a retry begins, and looks at the gates again.
-            await bench.journal.begin_step(self._task.id, node.name, 0, bench.clock.now())
-            await self._journal_failure(node.name, 0, error, {})
-            raise _Stop(node.name, 0, error.message) from None
+            await self._fail_unbegun(node.name, 0, error)
 
     def _rows_of(self, node: NodePlan) -> list[StepRow]:
         return [self._rows[node.name, sub.order] for sub in SUB_STEPS]
@@ -146,8 +144,16 @@ class Executor:
             await self._patiently(self._hold)
             await self._bench.driver.prepare(self._bench.image)
         except (EngineError, DriverError) as error:
-            await self._journal_failure(row.node, row.order, error, {})
-            raise _Stop(row.node, row.order, error.message) from None
+            await self._fail_unbegun(row.node, row.order, error)
+
+    async def _fail_unbegun(self, node: str, order: int, error: ShardliftError) -> NoReturn:
+        """Ends the walk at a sub-step that what comes before it has kept from being tried.
+
+        Begun all the same, or the node where the task failed would count as one that nobody has come to.
+        """
+        await self._bench.journal.begin_step(self._task.id, node, order, self._bench.clock.now())
+        await self._journal_failure(node, order, error, {})
+        raise _Stop(node, order, error.message) from None
 
     async def _hold(self) -> None:
         await hold_cluster(self._ledger, self._task.strategy)

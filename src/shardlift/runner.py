@@ -13,7 +13,7 @@ from shardlift.backend import Backend
 from shardlift.clock import Clock
 from shardlift.errors import ShardliftError
 from shardlift.executor import Bench, Event, Executor
-from shardlift.model import Cluster, Task, TaskStatus
+from shardlift.model import Cluster, TaskStatus
 from shardlift.settings import Settings
 from shardlift.steps import Ledger
 from shardlift.store import Journal, Lease, Leases, Store
@@ -101,7 +101,7 @@ class Runner:
         journal = Journal(self._store.database, lease)
         engine = self._backend.engine(cluster)
         try:
-            for task in await self._running(cluster.id):
+            for task in await self._store.running_tasks(cluster.id):
                 await Ledger(journal, engine, task.id).restore_others()
                 clock = self._backend.clock(cluster, self._clock)
                 bench = Bench(
@@ -131,7 +131,3 @@ class Runner:
             self._observer(event)
 
         return tell
-
-    async def _running(self, cluster_id: str) -> tuple[Task, ...]:
-        _, tasks = await self._store.tasks(cluster_id, limit=1000)
-        return tuple(task for task in reversed(tasks) if task.status is TaskStatus.RUNNING)

@@ -91,7 +91,9 @@ def test_commands_shown_in_the_readme_exist():
 
 
 def test_code_in_the_readme_is_python():
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    assert blocks, "the README shows how an SDK is used"
+    for block in blocks:
         compile(block, "README.md", "exec")
 
 

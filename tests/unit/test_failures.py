@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shardlift.errors import BusyError, FencedError, RefusedError, UsageError
+from shardlift.errors import BusyError, DriverError, FencedError, RefusedError, UsageError
 from shardlift.executor import Event
 from shardlift.model import CopyState, StepStatus, Strategy, TaskStatus
 from shardlift.service.requests import UpgradeRequest
@@ -371,3 +371,26 @@ async def test_abort_after_a_crash_in_the_shutdown_leaves_no_node_down(fast_home
         assert (ended.status, ended.completed) == (TaskStatus.PARTIAL_FAILED, (first,))
         assert all(node.up for node in lab.world.nodes.values())
         assert settings_of(lab) == ({}, {}, set())
+
+
+async def test_a_task_that_cannot_even_begin_tells_at_which_node(fast_home: Path) -> None:
+    """Clients read the node of a FAILED task, and the beginning of the sub-step that failed."""
+    async with open_lab(fast_home) as lab:
+        task = await lab.submit()
+        driver = lab.service.backend.driver("sim")
+        prepare = driver.prepare
+
+        async def full(_image: object) -> None:
+            raise DriverError("no space left for the image")
+
+        driver.prepare = full  # type: ignore[method-assign]
+        await lab.drive()
+        failed = await lab.task(task)
+        assert (failed.status, failed.current) == (TaskStatus.FAILED, failed.total[:1])
+        row = next(row for row in failed.steps if row.status is StepStatus.FAILED)
+        assert (row.node, row.order, row.attempts) == (failed.total[0], 0, 1)
+        assert row.begin is not None
+        driver.prepare = prepare  # type: ignore[method-assign]
+        await lab.service.retry(task.id)
+        await lab.drive()
+        assert (await lab.task(task)).status is TaskStatus.SUCCESS

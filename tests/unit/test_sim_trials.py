@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from shardlift.chaos.__main__ import main
 from shardlift.chaos.pool import silence
@@ -44,6 +45,7 @@ def template() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="shardlift-test-", dir=memory if memory.is_dir() else None) as home:
         silence()
         yield make_template(Path(home))
+        structlog.reset_defaults()  # what comes next in this process has logs to look at
 
 
 def trial(seed: int, template: Path) -> Verdict:

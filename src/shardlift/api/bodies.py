@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from shardlift.api.errors import BAD_AGENCY, BAD_PARAMETER, ApiError, shown
+from shardlift.api.errors import BAD_AGENCY, BAD_PARAMETER, ApiError, native_error, shown
 from shardlift.api.schemas import AGENCY
+from shardlift.errors import UsageError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 _AGENCY = re.compile(AGENCY)
 
@@ -39,6 +42,23 @@ def check_agency(value: Mapping[str, Any]) -> None:
     agency = value.get("agency", "none")
     if not (isinstance(agency, str) and _AGENCY.fullmatch(agency)):
         raise ApiError(BAD_AGENCY, f"agency: must be 1 to 64 letters, digits, _ or -, got {shown(agency)}.")
+
+
+def css_parsed(model: type[Model], value: Mapping[str, Any] | None) -> Model:
+    """The body as the CSS API checks it. Raises ApiError (400 CSS.0001)."""
+    try:
+        return model.model_validate(value or {})
+    except ValidationError as error:
+        raise ApiError(BAD_PARAMETER, first_problem(error)[1]) from None
+
+
+def native_parsed(model: type[Model], body: bytes) -> Model:
+    """The body as the native API checks it. Raises ApiError (400) that names the field."""
+    try:
+        return model.model_validate(json_body(body) or {})
+    except ValidationError as error:
+        field, problem = first_problem(error)
+        raise native_error(UsageError(problem, field=field)) from None
 
 
 def first_problem(errors: ValidationError | Sequence[Mapping[str, Any]]) -> tuple[str, str]:

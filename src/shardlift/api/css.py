@@ -8,12 +8,12 @@ import shutil
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from shardlift.api import render, schemas
 from shardlift.api.agencies import permit
 from shardlift.api.auth import Caller, Located, css_caller, css_cluster
-from shardlift.api.bodies import check_agency, first_problem, json_body
+from shardlift.api.bodies import check_agency, css_parsed, json_body
 from shardlift.api.docs import body_of, errors_of
 from shardlift.api.errors import (
     BAD_NODE_TYPE,
@@ -27,7 +27,7 @@ from shardlift.api.errors import (
 from shardlift.api.names import UPGRADE_TYPES, Counted, Whole, is_name
 from shardlift.api.pages import Asked, DetailPages
 from shardlift.errors import BusyError, NotFoundError, RefusedError, ShardliftError, UsageError
-from shardlift.model import Cluster, Image, Strategy, Task, TaskKind, TaskStatus
+from shardlift.model import Cluster, ClusterStatus, Image, Strategy, Task, TaskKind, TaskStatus
 from shardlift.service.agencies import Action, action_of
 from shardlift.service.requests import UpgradeRequest
 
@@ -169,7 +169,7 @@ async def retry_upgrade_task(
 ) -> Response:
     """Goes on at the first sub-step that has not succeeded. Safe to be sent twice: the second one finds it done."""
     task = await _task(found, action_id)
-    if "abort" in (retry_mode, _retry_body(found.body)):
+    if "abort" in (retry_mode, css_parsed(schemas.RetryBody, json_body(found.body)).retry_mode):
         await _abort(found, task)
     else:
         await _retry(found, task)
@@ -233,22 +233,16 @@ def _upgrade_body(body: bytes) -> schemas.UpgradeCoreBody:
     if value is None:
         raise ApiError(NULL_BODY)
     check_agency(value)
-    try:
-        return schemas.UpgradeCoreBody.model_validate(value)
-    except ValidationError as error:
-        raise ApiError(BAD_PARAMETER, first_problem(error)[1]) from None
-
-
-def _retry_body(body: bytes) -> str | None:
-    try:
-        return schemas.RetryBody.model_validate(json_body(body) or {}).retry_mode
-    except ValidationError as error:
-        raise ApiError(BAD_PARAMETER, first_problem(error)[1]) from None
+    return css_parsed(schemas.UpgradeCoreBody, value)
 
 
 async def _detail(service: Service, cluster: Cluster) -> dict[str, object]:
-    """One cluster in CSS's words. The task is read after the cluster: a busy one may end between, never begin."""
-    newest = (await service.tasks(cluster.id, limit=1)).items
+    """One cluster in CSS's words. The task is read after the cluster: a busy one may end between, never begin.
+
+    Of one that is idle and available no task tells anything more, and most clusters are.
+    """
+    quiet = cluster.status is ClusterStatus.AVAILABLE and cluster.busy_with is None
+    newest = () if quiet else (await service.tasks(cluster.id, limit=1)).items
     return render.cluster_detail(
         cluster,
         _image(service, cluster.image_id),

@@ -4,15 +4,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import BaseModel, ValidationError
 
 from shardlift.api import schemas
 from shardlift.api.agencies import permit
 from shardlift.api.auth import Located, css_cluster
-from shardlift.api.bodies import check_agency, first_problem, json_body
+from shardlift.api.bodies import check_agency, css_parsed, json_body
 from shardlift.api.docs import body_of, errors_of
 from shardlift.api.errors import (
     BAD_AZ,
@@ -36,8 +35,6 @@ restart_router = APIRouter(tags=["CSS"])
 Found = Annotated[Located, Depends(css_cluster)]
 _FIELDS = {"inst_type": BAD_NODE_TYPE, "source_az": BAD_AZ, "target_az": BAD_AZ}
 
-Body = TypeVar("Body", bound=BaseModel)
-
 
 @router.post(
     "/clusters/{cluster_id}/inst-type/{inst_type}/azmigrate",
@@ -54,7 +51,7 @@ async def update_az(
     if value is None:
         raise ApiError(NULL_BODY)
     check_agency(value)
-    asked = _parsed(schemas.AzMigrateBody, value)
+    asked = css_parsed(schemas.AzMigrateBody, value)
     if inst_type in {*InstanceType} and all(node.instance_type != inst_type for node in found.cluster.nodes):
         raise ApiError(UNSUPPORTED, f"It has no nodes of type {inst_type}.")
     request = MigrateRequest(
@@ -117,7 +114,7 @@ async def _under_way(found: Located, node: str) -> bool:
 
 async def _restart(found: Found) -> Response:
     """All nodes, or those named, one by one: clients are served meanwhile. Refused where a shard would not be."""
-    asked = _parsed(schemas.RestartBody, json_body(found.body) or {})
+    asked = css_parsed(schemas.RestartBody, json_body(found.body))
     request = RestartRequest(found.cluster.id, by=asked.type, value=asked.value)
     await found.service.restart(request, found.project_id)
     return Response()
@@ -137,10 +134,3 @@ for _version in ("v1.0", "v2.0"):
             openapi_extra=body_of(schemas.RestartBody, required=False),
             responses=errors_of(403, 404, 409, 412),
         )
-
-
-def _parsed(model: type[Body], value: object) -> Body:
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise ApiError(BAD_PARAMETER, first_problem(error)[1]) from None

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shardlift.api import css, css_moves
 from shardlift.api.auth import Caller, authenticate
-from shardlift.api.bodies import first_problem, json_body
+from shardlift.api.bodies import native_parsed
 from shardlift.api.docs import body_of, native_errors_of
 from shardlift.api.documents import iso_time
 from shardlift.api.errors import SERVER_ERROR, ApiError, Row, native_error
 from shardlift.api.names import is_name
 from shardlift.api.native import In, located
-from shardlift.errors import DriverError, NotFoundError, UsageError
+from shardlift.errors import DriverError, NotFoundError
 from shardlift.model import Fault, FaultKind
 from shardlift.service.faults import FaultRequest, Faults, fleet_of
 from shardlift.sim import faults
@@ -123,11 +123,7 @@ def _called(route: APIRoute) -> str:
 )
 async def add_fault(caller: In) -> FaultDocument:
     """It begins at once. Real clusters have no faults."""
-    try:
-        asked = FaultBody.model_validate(json_body(caller.body) or {})
-    except ValidationError as error:
-        field, problem = first_problem(error)
-        raise native_error(UsageError(problem, field=field)) from None
+    asked = native_parsed(FaultBody, caller.body)
     found = await located(asked.cluster, caller)
     request = FaultRequest(**asked.model_dump(exclude={"cluster"}))
     fault = await Faults(caller.service, call_names()).add(found.cluster.id, request, caller.project_id)

@@ -7,11 +7,11 @@ from __future__ import annotations
 from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from shardlift.api import documents
 from shardlift.api.auth import Caller, Located, authenticate
-from shardlift.api.bodies import first_problem, json_body
+from shardlift.api.bodies import native_parsed
 from shardlift.api.docs import body_of, native_errors_of
 from shardlift.api.errors import native_error
 from shardlift.api.names import UPGRADE_TYPES, Counted, Whole, is_name
@@ -26,7 +26,7 @@ from shardlift.api.native_schemas import (
     TaskPage,
     UpgradeBody,
 )
-from shardlift.errors import NotFoundError, UsageError
+from shardlift.errors import NotFoundError
 from shardlift.model import Policy, Task, TaskKind
 from shardlift.service.policies import policy_of
 from shardlift.service.requests import PolicyChange, UpgradeRequest
@@ -202,7 +202,7 @@ async def approve(owned: Owned) -> TaskDocument:
 async def change_policy(owned: Owned) -> TaskDocument:
     """Heeded from the next look between two nodes on; of a FAILED task once it is retried."""
     caller, task = owned
-    asked = _body(caller.body, PolicyChangeBody)
+    asked = native_parsed(PolicyChangeBody, caller.body)
     gates = None if asked.gates is None else _gates(asked.gates)
     change = PolicyChange(asked.canary, gates, asked.windows)
     return _task(caller, await caller.service.set_policy(task.id, change, caller.project_id))
@@ -216,7 +216,7 @@ async def abort(owned: Owned) -> TaskDocument:
 
 
 def upgrade_request(found: Located) -> UpgradeRequest:
-    asked = _body(found.body, UpgradeBody)
+    asked = native_parsed(UpgradeBody, found.body)
     return UpgradeRequest(
         cluster_id=found.cluster.id,
         image=asked.image,
@@ -236,14 +236,6 @@ def _policy(asked: UpgradeBody) -> Policy:
 def _gates(asked: GatesBody | None) -> dict[str, object]:
     """What was given of them; only that tells an empty object from one whose limits are missing."""
     return {} if asked is None else asked.model_dump(exclude_unset=True, exclude_none=True)
-
-
-def _body(body: bytes, model: type[Body]) -> Body:
-    try:
-        return model.model_validate(json_body(body) or {})
-    except ValidationError as error:
-        field, problem = first_problem(error)
-        raise native_error(UsageError(problem, field=field)) from None
 
 
 def _task(caller: Caller, task: Task) -> TaskDocument:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from shardlift.api import documents
 from shardlift.api.auth import Located
-from shardlift.api.bodies import first_problem, json_body
+from shardlift.api.bodies import native_parsed
 from shardlift.api.docs import body_of, native_errors_of
-from shardlift.api.errors import native_error
 from shardlift.api.native import located
 from shardlift.api.native_schemas import CheckAnswer, TaskDocument
-from shardlift.errors import UsageError
 from shardlift.model import Task
 from shardlift.service.requests import MigrateRequest, ReplaceRequest, RestartRequest
 
 router = APIRouter(prefix="/api/v1/clusters/{cluster}", tags=["native"])
 Found = Annotated[Located, Depends(located)]
-Body = TypeVar("Body", bound=BaseModel)
 _BEGUN = native_errors_of(404, 409, 412, 502)
 _ASKED = native_errors_of(404, 412, 502)
 
@@ -129,24 +126,23 @@ async def check_restart(found: Found) -> CheckAnswer:
 
 
 def _migration(found: Located) -> MigrateRequest:
-    asked = _parsed(MigrateBody, found)
+    asked = native_parsed(MigrateBody, found.body)
     return MigrateRequest(
         cluster_id=found.cluster.id,
         source=asked.source,
         target=asked.target,
         inst_type=asked.inst_type,
-        migrate_type="multi_az_change" if "," in asked.target else "az_migrate",
         backup_check=asked.backup_check,
     )
 
 
 def _replacement(found: Located) -> ReplaceRequest:
-    asked = _parsed(ReplaceBody, found)
+    asked = native_parsed(ReplaceBody, found.body)
     return ReplaceRequest(found.cluster.id, asked.node, migrate_data=asked.migrate_data)
 
 
 def _restart(found: Located) -> RestartRequest:
-    asked = _parsed(RestartBody, found)
+    asked = native_parsed(RestartBody, found.body)
     return RestartRequest(found.cluster.id, by=asked.by, value=asked.value)
 
 
@@ -157,11 +153,3 @@ async def _check(found: Located, request: MigrateRequest | ReplaceRequest | Rest
 
 def _task(found: Located, task: Task) -> TaskDocument:
     return TaskDocument.model_validate(documents.task_document(task, found.clock.now()))
-
-
-def _parsed(model: type[Body], found: Located) -> Body:
-    try:
-        return model.model_validate(json_body(found.body) or {})
-    except ValidationError as error:
-        field, problem = first_problem(error)
-        raise native_error(UsageError(problem, field=field)) from None

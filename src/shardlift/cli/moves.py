@@ -37,10 +37,8 @@ def migrate(
     """Move nodes to another zone, or spread them over several, one by one and with their data."""
     from shardlift.service.requests import MigrateRequest  # noqa: PLC0415 - slow to import
 
-    kind = "multi_az_change" if "," in target else "az_migrate"
-
     def request(cluster_id: str) -> MigrateRequest:
-        return MigrateRequest(cluster_id, source, target, inst_type=inst_type, migrate_type=kind)
+        return MigrateRequest(cluster_id, source, target, inst_type=inst_type)
 
     _begin(context, cluster, request, lambda service: service.migrate, check=check, watch=watch, as_json=as_json)
 

@@ -45,14 +45,15 @@ def migration(cluster: Cluster, request: MigrateRequest, known_zones: frozenset[
             value=request.source,
             remedy=f"choose of {', '.join(sorted(here))}" if here else "the cluster has no such nodes",
         )
-    if request.migrate_type not in (AZ_MIGRATE, MULTI_AZ_CHANGE):
+    migrate_type = request.migrate_type or (AZ_MIGRATE if len(target) == 1 else MULTI_AZ_CHANGE)
+    if migrate_type not in (AZ_MIGRATE, MULTI_AZ_CHANGE):
         raise UsageError(
-            f"no kind of migration {request.migrate_type!r}",
+            f"no kind of migration {migrate_type!r}",
             field="migrate_type",
-            value=request.migrate_type,
+            value=migrate_type,
             remedy=f"choose {AZ_MIGRATE} or {MULTI_AZ_CHANGE}",
         )
-    moves = _from_to(nodes, source, target) if request.migrate_type == AZ_MIGRATE else spread(nodes, target)
+    moves = _from_to(nodes, source, target) if migrate_type == AZ_MIGRATE else spread(nodes, target)
     if not moves:
         raise UsageError(
             f"the {request.inst_type} nodes are in {request.target} already",
@@ -65,7 +66,7 @@ def migration(cluster: Cluster, request: MigrateRequest, known_zones: frozenset[
         strategy=Strategy.DRAIN,
         chosen=frozenset(moves),
         to_zones=moves,
-        zones=ZoneChange(request.inst_type, request.migrate_type, request.source, request.target, _final(nodes, moves)),
+        zones=ZoneChange(request.inst_type, migrate_type, request.source, request.target, _final(nodes, moves)),
         agency=request.agency,
         backup_check=request.backup_check,
     )

@@ -121,14 +121,14 @@ class MigrateRequest:
     """A change of zones of all nodes of a CSS type (`ess`, `ess-cold`, `ess-client`, `ess-master`, `all`).
 
     `migrate_type` `az_migrate`: from the zone `source` to the zone `target`; `multi_az_change`: evenly over all zones
-    of `target` (joined by commas), as few nodes as possible moving.
+    of `target` (joined by commas), as few nodes as possible moving; None: by how many zones `target` names.
     """
 
     cluster_id: str
     source: str
     target: str
     inst_type: str = "all"
-    migrate_type: str = "az_migrate"
+    migrate_type: str | None = None
     agency: str = ""
     backup_check: bool = False
 

@@ -162,6 +162,12 @@ class Store:
             rows = (await connection.execute(query)).all()
             return total or 0, await _with_steps(connection, rows)
 
+    async def running_tasks(self, cluster_id: str) -> tuple[Task, ...]:
+        """Those under way: one at most, as the schema has it."""
+        query = select(task).where(task.c.cluster_id == cluster_id, task.c.status == str(TaskStatus.RUNNING))
+        async with self.database.read() as connection:
+            return await _with_steps(connection, (await connection.execute(query)).all())
+
     async def task(self, task_id: str, project_id: str | None = None) -> Task:
         """Another project's is not found, by the same statement and in the same words as one that does not exist."""
         where = [task.c.id == task_id]
