@@ -364,13 +364,16 @@ class FakeDetails:
         return self._mark
 
     def page(self, project_id: str, cluster_id: str, kind: TaskKind, start: int, limit: int) -> PageState | None:
-        if self._service.kept_clusters[cluster_id].project_id != project_id:
+        cluster = self._service.kept_clusters[cluster_id]
+        if cluster.project_id != project_id:
             return None
         found = [
             task for task in self._service.kept_tasks.values() if (task.cluster_id, task.kind) == (cluster_id, kind)
         ]
         found.reverse()
-        return PageState(len(found), tuple((task.id, task.revision) for task in found[start - 1 : start - 1 + limit]))
+        return PageState(
+            cluster.driver, len(found), tuple((task.id, task.revision) for task in found[start - 1 : start - 1 + limit])
+        )
 
     async def tasks(self, ids: Sequence[str]) -> tuple[Task, ...]:
         return tuple(self._service.kept_tasks[one] for one in ids)

@@ -12,7 +12,7 @@ from typing import Any
 
 import uvicorn
 
-from shardlift.web import BoundedHttp, run
+from shardlift.web import BoundedHttp, run, settle
 
 _REQUEST_ID = b"0" * 32
 
@@ -41,6 +41,7 @@ async def serve(folder: Path) -> None:
     config = uvicorn.Config(app_of(folder), http=BoundedHttp, log_config=None, access_log=False, lifespan="off")
     sys.stdout.write(f"{listener.getsockname()[1]}\n")
     sys.stdout.flush()
+    settle()
     await uvicorn.Server(config).serve(sockets=[listener])
 
 

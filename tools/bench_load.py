@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from shardlift.api.signing import sign
 
 _REQUESTS = 6000
-_SPREAD_S = 600
+_SPREAD_S = 200
 _WAIT_S = 10.0
 _BUFFER_BYTES = 1 << 20
 

@@ -24,6 +24,9 @@ class Bounded(Generic[K, V]):
         self._kept.move_to_end(key)
         return found[0]
 
+    def __contains__(self, key: K) -> bool:
+        return key in self._kept
+
     def put(self, key: K, value: V, weight: int = 1) -> None:
         _, before = self._kept.pop(key, (None, 0))
         self._weight -= before
@@ -34,7 +37,3 @@ class Bounded(Generic[K, V]):
         while self._weight > self._max:  # ends: the newest alone is light enough
             _, (_, gone) = self._kept.popitem(last=False)
             self._weight -= gone
-
-    def drop(self, key: K) -> None:
-        _, weight = self._kept.pop(key, (None, 0))
-        self._weight -= weight

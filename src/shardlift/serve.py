@@ -131,6 +131,7 @@ async def _serve(settings: Settings, observer: Callable[[Event], None], readied:
         )
         running = asyncio.create_task(runner.run())
         readying = asyncio.create_task(_readied(server, readied(service, url)))
+        web.settle()
         _announce(settings.home, url)
         _log.info("serving", url=url, docs=f"{url}/docs", home=str(settings.home))
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -10,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shardlift import __version__
 from shardlift.api import css, css_moves, events, native, native_keys, native_moves, nodes
@@ -56,7 +59,7 @@ def create_app(service: Service, *, clock: Clock | None = None) -> FastAPI:
 
     The app neither opens nor closes the service: who opened it does.
     """
-    app = FastAPI(
+    app = _Api(
         title="Shardlift",
         version=__version__,
         description=_DESCRIPTION,
@@ -66,6 +69,8 @@ def create_app(service: Service, *, clock: Clock | None = None) -> FastAPI:
         openapi_url=None,
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,  # a redirect would lose the signature
+        # Asked of each request anew, it took as long as all that we do for a poll; logs and /events tell what goes on.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.service = service
     app.state.clock = clock or SystemClock()
@@ -87,16 +92,31 @@ def create_app(service: Service, *, clock: Clock | None = None) -> FastAPI:
     app.state.detail_pages = DetailPages(service)
     disturbed = install_faults(app, service)
     app.add_middleware(AuditTrail)
-    app.add_middleware(
-        Polls,
-        service=service,
-        clock=app.state.clock,
-        pages=app.state.detail_pages,
-        limits=app.state.limits,
-        disturbed=disturbed,
-    )
     app.add_middleware(RequestGuard)  # the last one is the outermost
+    app.look_first(
+        partial(
+            Polls,
+            service=service,
+            clock=app.state.clock,
+            pages=app.state.detail_pages,
+            limits=app.state.limits,
+            disturbed=disturbed,
+        )
+    )
     return app
+
+
+class _Api(FastAPI):
+    """With a look at each request before the framework's own layers, which take longer than a poll does."""
+
+    _first: ASGIApp | None = None
+
+    def look_first(self, make: Callable[[ASGIApp], ASGIApp]) -> None:
+        """`make` is given the whole app, and makes what is called in its place."""
+        self._first = make(super().__call__)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self._first or super().__call__)(scope, receive, send)
 
 
 def _operation_id(route: APIRoute) -> str:

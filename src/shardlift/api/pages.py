@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from shardlift.api import render, schemas
 from shardlift.bounded import Bounded
@@ -22,8 +23,7 @@ _PARTS_MAX_BYTES = 32 << 20
 _TRIES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """Which page: of whose cluster, of what kind, from the 1-based `start` on, at most `limit` tasks."""
 
     project_id: str
@@ -34,13 +34,14 @@ class Asked:
 
 
 @dataclass(slots=True)
-class _Page:
-    """`mark` is when the database was last asked for the state; while it stands, nothing at all has changed."""
+class Page:
+    """An answer, and what it was made from. `mark`: the database's when it was last asked for the state."""
 
     mark: int
     state: PageState
     images: tuple[Image, ...]
     body: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +62,10 @@ class DetailPages:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._details = service.details
-        self._pages: Bounded[Asked, _Page] = Bounded(_PAGES_MAX_BYTES)
+        self._pages: Bounded[Asked, Page] = Bounded(_PAGES_MAX_BYTES)
         self._parts: Bounded[str, _Part] = Bounded(_PARTS_MAX_BYTES)
 
-    def kept(self, asked: Asked, mark: int) -> bytes | None:
+    def kept(self, asked: Asked, mark: int, images: tuple[Image, ...]) -> Page | None:
         """The answer, if it is kept and still holds; None if it is to be made. `mark` is the database's of this moment.
 
         A page is there only for the project that owns its cluster. Takes microseconds, and a few lookups more
@@ -73,22 +74,21 @@ class DetailPages:
         page = self._pages.get(asked)
         if page is None:
             return None
-        images = self._service.images()
         if page.images is not images and page.images != images:
             return None
         if page.mark != mark:
             if page.state != self._state(asked):
                 return None
             page.mark = mark
-        return page.body
+        return page
 
     async def answer(self, asked: Asked) -> bytes:
         """The answer, kept or made. Raises NotFoundError when the project has no such cluster."""
         mark = self._details.mark()  # before the state: a change in between is found by the next request
-        body = self.kept(asked, mark)
-        if body is not None:
-            return body
         images = self._service.images()
+        page = self.kept(asked, mark, images)
+        if page is not None:
+            return page.body
         for _ in range(_TRIES):
             state = self._state(asked)
             if state is None:
@@ -96,7 +96,7 @@ class DetailPages:
             parts = await self._parts_of(state, images)
             if parts is not None:
                 body = _joined(state.total, parts)
-                self._pages.put(asked, _Page(mark, state, images, body), len(body))
+                self._pages.put(asked, Page(mark, state, images, body, _headers(body)), len(body))
                 return body
         return await self._whole(asked, images)
 
@@ -132,6 +132,10 @@ def detail_bytes(task: Task, image: Image | None) -> bytes:
     """One task as the answer holds it."""
     shown = schemas.UpgradeDetailInfo.model_validate(render.upgrade_detail(task, image))
     return shown.model_dump_json(by_alias=True, exclude_unset=True).encode()
+
+
+def _headers(body: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    return (b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")
 
 
 def _joined(total: int, parts: Sequence[bytes]) -> bytes:

@@ -8,33 +8,64 @@ question among it, goes the long way, so that there is one place for errors and 
 
 from __future__ import annotations
 
+import logging
+import random
 import re
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
+import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shardlift.api.limits import Limits
-from shardlift.api.pages import Asked, DetailPages
-from shardlift.api.signing import CONTENT_HEADER, Claim, SignatureError, WireRequest, parse_authorization, verify
+from shardlift.api.pages import Asked, DetailPages, Page
+from shardlift.api.signing import Repeated, SignatureError, WireRequest
 from shardlift.bounded import Bounded
 from shardlift.clock import Clock
 from shardlift.errors import ShardliftError
+from shardlift.model import Image
 from shardlift.service import Service
 from shardlift.service.requests import Key
+from shardlift.web import ARRIVALS, ARRIVED
 
 _PATH = re.compile(
     rb"/v1\.0/([0-9a-f]{32})/clusters/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})/upgrade/detail"
 )
-_KEYS_MAX = 10_000
+_CLIENTS_MAX_BYTES = 8 << 20
+_SIMULATED = "sim"
+_USED_EVERY = timedelta(seconds=10)
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_CHANCE = random.Random()  # noqa: S311  (an id of a request is no secret, only its own)
 _OK = 200
-# Those that may mean a body, and the one that the long way looks at for itself.
-_LONG_WAY = frozenset({b"content-length", b"transfer-encoding", b"expect", CONTENT_HEADER.encode()})
+# Those that may mean a body.
+_BODY = frozenset({b"content-length", b"transfer-encoding", b"expect"})
+
+_Shape = tuple[bytes | tuple[bytes, bytes], ...]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Client:
+    """Whose request the long way has answered: how it signs, for what it asks, and its key as of that mark."""
+
+    signed: Repeated
+    asked: Asked
+    mark: int = -1
+    key: Key | None = None
+    used_at: datetime = _LONG_AGO
 
 
 class Polls:
-    """Plain ASGI, inside the request guard and around all else. Reads are in no audit log, so that one is behind it.
+    """Plain ASGI, around all else, and so with the duties of the guard inside: it gives a request its id, and logs it.
+    Reads are in no audit log.
 
-    `disturbed` says of a cluster that something else may want to decide its answers; those go the long way.
+    A client's first request goes the long way; when it is let in there, those that differ from it by date and signature
+    alone come here. `disturbed` says of a simulated cluster that a fault may want to decide its answers; those go the
+    long way.
     """
 
     def __init__(
@@ -53,74 +84,107 @@ class Polls:
         self._pages = pages
         self._limits = limits
         self._disturbed = disturbed
-        # Keys that the long way has let in, with the mark of when they were read. Of others nobody learns here.
-        self._keys: Bounded[str, tuple[int, Key | None]] = Bounded(_KEYS_MAX)
+        self._clients: Bounded[_Shape, _Client] = Bounded(_CLIENTS_MAX_BYTES)
+        self._moment: tuple[int, tuple[Image, ...]] = (-1, ())
+        self._moment_of = -1
+        self._told: bool | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        named = _PATH.fullmatch(scope["raw_path"] or b"") if _is_poll(scope) else None
-        claim = None if named is None else _claim_of(scope["headers"])
-        if named is None or claim is None:
+        if scope["type"] != "http" or scope["method"] != "GET" or scope["query_string"]:
             await self._app(scope, receive, send)
             return
-        body = await self._kept(scope, claim, named[1].decode(), named[2].decode())
-        if body is None:
-            await self._app(scope, receive, self._learning(claim.ak, send))
+        began_s = time.monotonic()
+        shape, date, authorization = _taken_apart(scope)
+        client = self._clients.get(shape)
+        page = None
+        if client is not None:
+            with suppress(SignatureError, ShardliftError):
+                mark, images = self._now(scope)
+                if client.mark != mark:
+                    # Read again whenever anything in the database has changed: a revoked key counts no longer.
+                    client.key = await self._service.key(client.signed.ak)
+                    client.mark = mark
+                page = self._kept(client, date, authorization, mark, images)
+        if page is None:
+            await self._app(scope, receive, self._learning(scope, shape, authorization, send))
             return
-        headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+        request_id = f"{_CHANCE.getrandbits(128):032x}"
+        headers = [*page.headers, (b"x-request-id", request_id.encode())]
         await send({"type": "http.response.start", "status": _OK, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": page.body})
+        if self._tells():
+            took_ms = round((time.monotonic() - began_s) * 1000)
+            told = {"method": "GET", "path": scope["path"], "status": _OK, "took_ms": took_ms}
+            _log.debug("request", request_id=request_id, **told)
 
-    async def _kept(self, scope: Scope, claim: Claim, project_id: str, cluster_id: str) -> bytes | None:
-        try:
-            mark = self._service.details.mark()
-            key = await self._key(claim.ak, mark)
-            if key is None or key.project_id != project_id:
-                return None
-            now = self._clock.now()
-            verify(WireRequest("GET", scope["raw_path"], b"", scope["headers"], b""), claim, key.sks(now), now)
-            body = self._pages.kept(Asked(project_id, cluster_id), mark)
-            # A request that finds no room goes the long way to be told so, and finds none there either.
-            if body is None or self._disturbed(cluster_id) or self._limits.keys.take(claim.ak):
-                return None
-        except (SignatureError, ShardliftError):
+    def _tells(self) -> bool:
+        """As the request guard: whether requests are logged is found out once."""
+        if self._told is None:
+            self._told = bool(_log.is_enabled_for(logging.DEBUG))
+        return self._told
+
+    def _now(self, scope: Scope) -> tuple[int, tuple[Image, ...]]:
+        """The database's mark, and all images. A request that had come in when they were last asked for has no need to
+        ask again: nothing that was written before it came has been missed."""
+        arrived = scope.get(ARRIVED)
+        if arrived is None or arrived > self._moment_of:
+            newest = ARRIVALS.last  # before asking
+            self._moment = (self._service.details.mark(), self._service.images())
+            self._moment_of = newest
+        return self._moment
+
+    def _kept(
+        self, client: _Client, date: bytes, authorization: bytes, mark: int, images: tuple[Image, ...]
+    ) -> Page | None:
+        asked, key = client.asked, client.key
+        if key is None or key.project_id != asked.project_id:
             return None
-        self._service.key_used(claim.ak)
-        return body
-
-    async def _key(self, ak: str, mark: int) -> Key | None:
-        """The key, read again whenever anything in the database has changed: a revoked one counts no longer."""
-        known = self._keys.get(ak)
-        if known is None:
+        now = self._clock.now()
+        client.signed.verify(authorization, date, key.sks(now), now)
+        page = self._pages.kept(asked, mark, images)
+        if page is None or (page.state.driver == _SIMULATED and self._disturbed(asked.cluster_id)):
             return None
-        if known[0] == mark and known[1] is not None:
-            return known[1]
-        key = await self._service.key(ak)
-        if key is None:
-            self._keys.drop(ak)
-        else:
-            self._keys.put(ak, (mark, key))
-        return key
+        # A request that finds no room goes the long way to be told so, and finds none there either.
+        if self._limits.keys.take(key.ak):
+            return None
+        if not client.used_at <= now < client.used_at + _USED_EVERY:
+            client.used_at = now
+            self._service.key_used(key.ak)
+        return page
 
-    def _learning(self, ak: str, send: Send) -> Send:
+    def _learning(self, scope: Scope, shape: _Shape, authorization: bytes, send: Send) -> Send:
+        named = _PATH.fullmatch(scope["raw_path"] or b"")
+        if named is None or shape in self._clients or not _BODY.isdisjoint(name for name, _ in scope["headers"]):
+            return send
+
         async def told(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == _OK and self._keys.get(ak) is None:
-                self._keys.put(ak, (-1, None))
+            if message["type"] == "http.response.start" and message["status"] == _OK:
+                self._learn(scope, shape, authorization, Asked(named[1].decode(), named[2].decode()))
             await send(message)
 
         return told
 
+    def _learn(self, scope: Scope, shape: _Shape, authorization: bytes, asked: Asked) -> None:
+        wire = WireRequest("GET", scope["raw_path"], b"", scope["headers"], b"")
+        try:
+            signed = Repeated.of(wire, authorization)
+        except SignatureError:  # a token has let it in
+            return
+        if signed is not None:
+            weight = len(authorization) + sum(len(name) + len(value) for name, value in scope["headers"])
+            self._clients.put(shape, _Client(signed, asked), 2 * weight)
 
-def _is_poll(scope: Scope) -> bool:
-    return scope["type"] == "http" and scope["method"] == "GET" and not scope["query_string"]
 
-
-def _claim_of(headers: list[tuple[bytes, bytes]]) -> Claim | None:
-    """Of a request without a body whose headers are each there once."""
-    sent = dict(headers)
-    text = sent.get(b"authorization")
-    if text is None or len(sent) != len(headers) or not _LONG_WAY.isdisjoint(sent):
-        return None
-    try:
-        return parse_authorization(text.decode("latin-1"))
-    except SignatureError:
-        return None
+def _taken_apart(scope: Scope) -> tuple[_Shape, bytes, bytes]:
+    """All that a client's next request has in common with this one; and the rest: date and Authorization."""
+    date = authorization = b""
+    shape: list[bytes | tuple[bytes, bytes]] = [scope["raw_path"]]
+    for header in scope["headers"]:
+        name = header[0]
+        if name == b"authorization" and not authorization:
+            authorization = header[1]
+        elif name == b"x-sdk-date" and not date:
+            date = header[1]
+        else:
+            shape.append(header)
+    return tuple(shape), date, authorization

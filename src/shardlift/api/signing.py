@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -31,6 +31,8 @@ _SIGNED_HEADERS_MAX = 64
 _SCOPE_PARTS = 4  # AK, date, region, service; the old SDK form has the word sdk_request behind them
 _AK = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}")
+_DATE_HEADER, _CONTENT_HEADER = DATE_HEADER.encode(), CONTENT_HEADER.encode()
+_DATE_CHARS = len("20230105T022339Z")
 _DATE = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest().encode()
@@ -38,6 +40,7 @@ _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest().encode()
 # What is kept of them is bounded, and none of it is secret.
 _KEPT = 1024
 _KEPT_CHARS = 512
+_NAMES_KEPT = 12
 
 
 class SignatureError(Exception):
@@ -139,6 +142,8 @@ _kept_path = lru_cache(_KEPT)(_path)
 
 def canonical_query(query: bytes) -> bytes:
     """Pairs decoded (`+` is a space), sorted by name and value, encoded again; a blank value stays `name=`."""
+    if not query:
+        return b""
     pairs = []
     for part in query.replace(b"+", b" ").split(b"&"):
         if part:
@@ -149,17 +154,43 @@ def canonical_query(query: bytes) -> bytes:
 
 def canonical_request(request: WireRequest, signed_headers: Sequence[str]) -> bytes:
     """The text that is hashed and signed. Raises SignatureError when a signed header is missing or was sent twice."""
-    lines = [request.method.upper().encode(), canonical_path(request.path), canonical_query(request.query)]
+    return _canonical(request, tuple(signed_headers), _lookup(request))
+
+
+_Lookup = Callable[[bytes], bytes | None]
+
+
+def _lookup(request: WireRequest) -> _Lookup:
+    """Finds headers by name. When one was sent twice, whoever asks for that one is told so."""
     sent = dict(request.headers)
-    twice = len(sent) < len(request.headers)
-    for name in signed_headers:
-        key = name.encode()
-        value = request.header(name) if twice else sent.get(key)
+    if len(sent) == len(request.headers):
+        return sent.get
+    return lambda name: request.header(name.decode())
+
+
+def _canonical(request: WireRequest, signed_headers: tuple[str, ...], look: _Lookup) -> bytes:
+    names, joined = _encoded(signed_headers)
+    lines = [request.method.upper().encode(), canonical_path(request.path), canonical_query(request.query)]
+    for name, label in names:
+        value = look(name)
         if value is None:
-            raise SignatureError(f"header {name} is signed but was not sent")
-        lines.append(key + b":" + value.strip())
-    lines += [b"", ";".join(signed_headers).encode(), _sha256(request.body)]
+            raise SignatureError(f"header {name.decode()} is signed but was not sent")
+        lines.append(label + value.strip())
+    lines += [b"", joined, _sha256(request.body)]
     return b"\n".join(lines)
+
+
+def _encode_names(signed_headers: tuple[str, ...]) -> tuple[tuple[tuple[bytes, bytes], ...], bytes]:
+    """(name, `name:`) of each header, and all names joined."""
+    joined = ";".join(signed_headers).encode()
+    return tuple((name.encode(), name.encode() + b":") for name in signed_headers), joined
+
+
+_kept_names = lru_cache(_KEPT)(_encode_names)
+
+
+def _encoded(signed_headers: tuple[str, ...]) -> tuple[tuple[tuple[bytes, bytes], ...], bytes]:
+    return _kept_names(signed_headers) if len(signed_headers) <= _NAMES_KEPT else _encode_names(signed_headers)
 
 
 def _sha256(body: bytes) -> bytes:
@@ -171,16 +202,65 @@ def verify(request: WireRequest, claim: Claim, sk: str | Sequence[str], now: dat
 
     Of several secrets (a key's old and new one) all are tried, whichever fits: time tells nothing of which it was.
     """
-    date = _date_of(request, now)
-    _check_content_header(request)
+    look = _lookup(request)
+    date = _date_of(look(_DATE_HEADER), now)
+    _check_content_header(look(_CONTENT_HEADER), request.body)
     if claim.scope and claim.scope.split("/")[0] != date[:8]:
         raise SignatureError("the date in Credential is not that of X-Sdk-Date")
-    canonical = canonical_request(request, claim.signed_headers)
+    canonical = _canonical(request, claim.signed_headers, look)
     fits = False
     for one in (sk,) if isinstance(sk, str) else sk:
-        fits |= hmac.compare_digest(_signature(canonical, claim, one, date).encode(), claim.signature.encode())
+        fits |= hmac.compare_digest(_signature(canonical, claim, one, date), claim.signature)
     if not fits:
         raise SignatureError("the signature does not match")
+
+
+class Repeated:
+    """A request as one client sends it again and again: only its date and its signature are new each time.
+
+    All else has been read, and put into the canonical form, by the first of them; whoever uses this compares each byte
+    of the rest. For the form that has nothing but an AK; others say their date twice.
+    """
+
+    __slots__ = ("_after", "_before", "_prefix", "ak")
+
+    def __init__(self, ak: str, prefix: bytes, before: bytes, after: bytes) -> None:
+        self.ak = ak
+        self._prefix = prefix
+        self._before = before
+        self._after = after
+
+    @classmethod
+    def of(cls, request: WireRequest, authorization: bytes) -> Repeated | None:
+        """None for a request of another form. Its signature is not looked at. Raises SignatureError."""
+        claim = parse_authorization(authorization.decode("latin-1"))
+        prefix, name, signature = authorization.rpartition(b"Signature=")
+        sent = dict(request.headers)
+        if claim.algorithm != SDK or claim.scope or not name or signature != claim.signature.encode():
+            return None
+        if len(sent) != len(request.headers) or _CONTENT_HEADER in sent:
+            return None
+        # No header that came over the wire has a zero byte.
+        canonical = _canonical(request, claim.signed_headers, (sent | {_DATE_HEADER: b"\0"}).get).split(b"\0")
+        if len(canonical) != 2:  # noqa: PLR2004  (before the date, and behind it)
+            return None
+        return cls(claim.ak, prefix + name, *canonical)
+
+    def verify(self, authorization: bytes, date: bytes, sks: Sequence[str], now: datetime) -> None:
+        """As `verify` does for the whole request. Raises SignatureError."""
+        if not authorization.startswith(self._prefix):
+            raise SignatureError("another form of Authorization")
+        at = _time_of(date.decode("latin-1")) if len(date) == _DATE_CHARS else None
+        if at is None or abs(now - at) > SKEW_ALLOWED:
+            raise SignatureError("X-Sdk-Date is not near the server's clock")
+        digest = hashlib.sha256(b"%b%b%b" % (self._before, date, self._after)).hexdigest().encode()
+        text = b"SDK-HMAC-SHA256\n%b\n%b" % (date, digest)
+        signature = authorization[len(self._prefix) :]
+        fits = False
+        for sk in sks:
+            fits |= hmac.compare_digest(hmac.digest(sk.encode(), text, "sha256").hex().encode(), signature)
+        if not fits:
+            raise SignatureError("the signature does not match")
 
 
 def sign(
@@ -209,11 +289,9 @@ def sign(
     return out
 
 
-def _date_of(request: WireRequest, now: datetime) -> str:
-    raw = request.header(DATE_HEADER)
-    text = raw.decode("latin-1") if raw is not None else ""
-    # strptime alone would also take one digit where two belong.
-    at = _time_of(text) if _DATE.fullmatch(text) else None
+def _date_of(raw: bytes | None, now: datetime) -> str:
+    text = raw.strip().decode("latin-1") if raw is not None else ""
+    at = _time_of(text) if len(text) == _DATE_CHARS else None
     if at is None:
         raise SignatureError("X-Sdk-Date must look like 20230105T022339Z")
     if abs(now - at) > SKEW_ALLOWED:
@@ -224,15 +302,15 @@ def _date_of(request: WireRequest, now: datetime) -> str:
 @lru_cache(_KEPT)
 def _time_of(date: str) -> datetime | None:
     try:
-        return datetime.strptime(date, DATE_FORMAT).replace(tzinfo=UTC)
+        # strptime alone would also take one digit where two belong.
+        return datetime.strptime(date if _DATE.fullmatch(date) else "", DATE_FORMAT).replace(tzinfo=UTC)
     except ValueError:  # a 30th of February
         return None
 
 
-def _check_content_header(request: WireRequest) -> None:
+def _check_content_header(stated: bytes | None, body: bytes) -> None:
     """A stated body digest must be the body's: `UNSIGNED-PAYLOAD` would leave the body open to change."""
-    stated = request.header(CONTENT_HEADER)
-    if stated is not None and stated.lower() != _sha256(request.body):
+    if stated is not None and stated.strip().lower() != _sha256(body):
         raise SignatureError("X-Sdk-Content-Sha256 must be the digest of the body; UNSIGNED-PAYLOAD is not accepted")
 
 

@@ -26,6 +26,7 @@ _NAME_MAX = 64
 _CACHED_MAX = 1024
 _CACHED_S = 300.0
 _USED_EVERY = timedelta(minutes=1)
+_USED_EVERY_S = _USED_EVERY.total_seconds()
 
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -207,7 +208,7 @@ class Keys:
     def used(self, ak: str) -> None:
         """Notes that somebody came in with the key: at most once a minute, and without making the request wait."""
         now_s = self._clock.elapsed_s()
-        if now_s - self._used.get(ak, -_USED_EVERY.total_seconds()) < _USED_EVERY.total_seconds():
+        if now_s - self._used.get(ak, -_USED_EVERY_S) < _USED_EVERY_S:
             return
         self._used[ak] = now_s
         self._used.move_to_end(ak)

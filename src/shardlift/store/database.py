@@ -90,8 +90,11 @@ class Database:
     def mark(self) -> int:
         """A number that is another one once any process, this one too, has committed anything. Takes microseconds."""
         # data_version does not count the asking connection's own commits; this connection makes none.
-        with _told():
+        try:
             return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.OperationalError:
+            with _told():
+                raise
 
     @contextmanager
     def moment(self) -> Iterator[Callable[[str, tuple[Any, ...]], list[Any]]]:

@@ -22,7 +22,7 @@ from shardlift.store.database import Database
 from shardlift.store.tables import step, task
 
 # On SQLite's own terms: these run in the event loop's thread, and so must be lookups in an index.
-_OWNED = "SELECT 1 FROM cluster WHERE id = ? AND project_id = ?"
+_OWNED = "SELECT driver FROM cluster WHERE id = ? AND project_id = ?"
 _LATEST = "SELECT max(sequence) FROM task WHERE cluster_id = ? AND kind = ?"
 _NEWER = "SELECT count(*) FROM task WHERE cluster_id = ? AND kind = ? AND sequence > ?"
 _PAGE = "SELECT id, revision FROM task WHERE cluster_id = ? AND kind = ? ORDER BY sequence DESC LIMIT ? OFFSET ?"
@@ -54,9 +54,11 @@ _STEPS = (
 class PageState:
     """What decides a page of tasks: how many there are, and (id, revision) of those on it, newest first.
 
-    Two pages of a cluster with the same state hold the same tasks, word for word: a revision grows with every change.
+    `driver` is the cluster's, which never changes. Two pages of a cluster with the same state hold the same tasks, word
+    for word: a revision grows with every change.
     """
 
+    driver: str
     total: int
     items: tuple[tuple[str, int], ...]
 
@@ -77,18 +79,20 @@ class Details:
         """The page from the 1-based `start` on, at most `limit` long, at one moment; None without such a cluster."""
         owned = (cluster_id, str(kind))
         with self._database.moment() as ask:
-            if not ask(_OWNED, (cluster_id, project_id)):
+            found = ask(_OWNED, (cluster_id, project_id))
+            if not found:
                 return None
+            driver = found[0][0]
             latest = ask(_LATEST, owned)[0][0]
             if latest is None:
-                return PageState(0, ())
+                return PageState(driver, 0, ())
             items = tuple(ask(_PAGE, (*owned, limit, start - 1)))
             # A task leaves only with its whole cluster, so counting on from the last known one is counting all.
             seen, total = self._counts.get(owned) or (0, 0)
             if latest != seen:
                 total += ask(_NEWER, (*owned, seen))[0][0]
                 self._counts.put(owned, (latest, total))
-        return PageState(total, items)
+        return PageState(driver, total, items)
 
     async def tasks(self, ids: Sequence[str]) -> tuple[Task, ...]:
         """Those of the tasks that exist, in no order, at one moment, with the journal rows that tell what people see.
