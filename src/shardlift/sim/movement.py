@@ -6,13 +6,14 @@ target, shared by the recoveries of each. A copy that finds its data on the node
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from shardlift.model import CopyState
 from shardlift.model import Move as Wish
 from shardlift.sim.deciders import may_remain, verdicts
-from shardlift.sim.parts import MIB, Copy, Data, Move, SimIndex, SimNode
+from shardlift.sim.parts import MIB, Copy, Data, Group, Move, SimIndex, SimNode
 
 if TYPE_CHECKING:
     from shardlift.sim.world import World
@@ -31,16 +32,18 @@ def reroute(world: World) -> None:
     if world.elected is None:
         return
     _expand(world)
-    for copy in world.copies:
-        if copy.state is CopyState.UNASSIGNED and copy.primary:
-            _assign_primary(world, copy)
-    for copy in world.copies:
-        if copy.state is CopyState.UNASSIGNED and not copy.primary:
-            _assign_replica(world, copy)
-    for copy in world.copies:
-        if copy.state is CopyState.STARTED and may_remain(world, copy):
-            _move_away(world, copy)
-    _rebalance(world)
+    with world.tallying():
+        for copy in world.copies:
+            if copy.state is CopyState.UNASSIGNED and copy.primary:
+                _assign_primary(world, copy)
+        holders = _holders(world)
+        for copy in world.copies:
+            if copy.state is CopyState.UNASSIGNED and not copy.primary:
+                _assign_replica(world, copy, holders.get(copy.group, ()))
+        for copy in world.copies:
+            if copy.state is CopyState.STARTED and may_remain(world, copy):
+                _move_away(world, copy)
+        _rebalance(world)
     _plan_next(world)
 
 
@@ -95,6 +98,7 @@ def _assign_primary(world: World, copy: Copy) -> None:
         target = _best(world, copy)
         if target is not None:
             copy.node, copy.state, copy.aid, copy.reason = target.name, CopyState.STARTED, world.new_number(), None
+            world.placed(copy, target.name)
             shard.in_sync.add(copy.aid)
         return
     for node in world.nodes.values():
@@ -103,13 +107,23 @@ def _assign_primary(world: World, copy: Copy) -> None:
             copy.node, copy.state, copy.aid, copy.documents = node.name, CopyState.STARTED, data.aid, data.documents
             copy.reason = None
             del node.disk[copy.group]
+            world.placed(copy, node.name)
             return
 
 
-def _assign_replica(world: World, copy: Copy) -> None:
-    own = [node for node in world.nodes.values() if node.up and copy.group in node.disk]
-    for node in own:
-        if not verdicts(world, copy, node):
+def _holders(world: World) -> dict[Group, list[SimNode]]:
+    """Members that have data of a shard on their disks and do not serve it."""
+    found: dict[Group, list[SimNode]] = {}
+    for node in world.nodes.values():
+        for group in node.disk if node.up else ():
+            found.setdefault(group, []).append(node)
+    return found
+
+
+def _assign_replica(world: World, copy: Copy, holders: Sequence[SimNode]) -> None:
+    for node in holders:
+        # Another copy of the shard may just have taken it.
+        if copy.group in node.disk and not verdicts(world, copy, node):
             _begin(world, copy, node)
             return
     if copy.delayed_until_s > world.now_s:
@@ -136,7 +150,7 @@ def _best(world: World, copy: Copy) -> SimNode | None:
     """The node with the fewest copies among those without an objection."""
     free = [node for node in world.nodes.values() if node.up and node.name != copy.node]
     allowed = [node for node in free if not verdicts(world, copy, node)]
-    return min(allowed, key=lambda node: (len(world.placed_on(node.name)), node.name), default=None)
+    return min(allowed, key=lambda node: (world.tallied(node.name).copies, node.name), default=None)
 
 
 def _begin(world: World, copy: Copy, target: SimNode) -> None:
@@ -151,6 +165,7 @@ def _begin(world: World, copy: Copy, target: SimNode) -> None:
         copy.aid = world.new_number() if data is None else data.aid
         copy.documents = 0 if data is None else data.documents
         target.disk.pop(copy.group, None)
+    world.placed(copy, target.name)
     world.moves.append(
         Move(
             copy=copy,
@@ -178,11 +193,10 @@ class Flow:
         self.since_s = world.now_s
         whole = _rate(world)
         self.rates: dict[int, float] = {}
+        sources = Counter(move.source for move in world.moves)
+        targets = Counter(move.target for move in world.moves)
         for move in world.moves:
-            busiest = max(
-                sum(move.source == other.source for other in world.moves),
-                sum(move.target == other.target for other in world.moves),
-            )
+            busiest = max(sources[move.source], targets[move.target])
             slowest = max(world.nodes[name].slowness for name in (move.source, move.target))
             self.rates[id(move)] = whole / busiest / slowest
 
@@ -305,7 +319,7 @@ def _rebalance(world: World) -> None:
     limit = int(world.setting("cluster.routing.allocation.cluster_concurrent_rebalance") or _REBALANCE)
     while sum(copy.state is CopyState.RELOCATING for copy in world.copies) < limit:
         nodes = [node for node in world.nodes.values() if node.up and node.holds_data]
-        load = {node.name: len(world.placed_on(node.name)) for node in nodes}
+        load = {node.name: world.tallied(node.name).copies for node in nodes}
         chosen = _uneven(world, kinds, nodes, load)
         if chosen is None:
             return
@@ -313,8 +327,11 @@ def _rebalance(world: World) -> None:
 
 
 def _uneven(world: World, kinds: str, nodes: list[SimNode], load: dict[str, int]) -> tuple[Copy, SimNode] | None:
+    heaviest = sorted(nodes, key=lambda node: (-load[node.name], node.name))
     for light in sorted(nodes, key=lambda node: (load[node.name], node.name)):
-        for heavy in sorted(nodes, key=lambda node: (-load[node.name], node.name)):
+        if load[heaviest[0].name] - load[light.name] < _UNEVEN:
+            break
+        for heavy in heaviest:
             if load[heavy.name] - load[light.name] < _UNEVEN:
                 break
             for copy in world.copies_on(heavy.name):

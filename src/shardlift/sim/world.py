@@ -33,6 +33,19 @@ class Due:
     arguments: tuple[str | int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Copies on a node or on their way to it, and their bytes."""
+
+    copies: int
+    bytes: int
+
+    def with_one(self, size_bytes: int) -> Tally:
+        return Tally(self.copies + 1, self.bytes + size_bytes)
+
+
+_EMPTY = Tally(0, 0)
+
 Event = Callable[[], str]
 
 _EVENTS: dict[str, Callable[..., str]] = {**membership.EVENTS, **movement.EVENTS}
@@ -65,6 +78,7 @@ class World:
         self.now_s = clock.elapsed_s()
         self.due: list[tuple[float, int, Due | Event]] = []
         self.last_number = 0
+        self.tallies: dict[str, Tally] | None = None
         self.write_every_s = 0.0
         self.next_write_s = 0.0
         self._by_group: dict[Group, list[Copy]] = {}
@@ -142,8 +156,33 @@ class World:
         """Copies that are on the node or on their way to it."""
         return [copy for copy in self.copies if name in (copy.node, copy.target)]
 
+    def tallied(self, name: str) -> Tally:
+        """What `placed_on` counts on the node. Within a reroute it is counted once, and kept up to date."""
+        if self.tallies is None:
+            placed = self.placed_on(name)
+            return Tally(len(placed), sum(self.indices[copy.index].copy_bytes for copy in placed))
+        return self.tallies.get(name, _EMPTY)
+
+    @contextmanager
+    def tallying(self) -> Iterator[None]:
+        """Within it copies come to nodes through `placed` alone."""
+        found: dict[str, Tally] = {}
+        for copy in self.copies:
+            for name in {copy.node, copy.target} - {None}:
+                found[name or ""] = found.get(name or "", _EMPTY).with_one(self.indices[copy.index].copy_bytes)
+        self.tallies = found
+        try:
+            yield
+        finally:
+            self.tallies = None
+
+    def placed(self, copy: Copy, name: str) -> None:
+        """A copy has come to a node, or is on its way there."""
+        if self.tallies is not None:
+            self.tallies[name] = self.tallies.get(name, _EMPTY).with_one(self.indices[copy.index].copy_bytes)
+
     def used_bytes(self, node: SimNode) -> int:
-        return node.filler_bytes + sum(self.indices[copy.index].copy_bytes for copy in self.placed_on(node.name))
+        return node.filler_bytes + self.tallied(node.name).bytes
 
     def setting(self, key: str) -> str:
         return self.transient.get(key, self.persistent.get(key, ""))
