@@ -34,6 +34,12 @@ def verdicts(world: World, copy: Copy, node: SimNode) -> list[Decision]:
     ]
 
 
+def allowed(world: World, copy: Copy, node: SimNode) -> bool:
+    """Whether `verdicts` would be empty. Asked most often of all, and mostly answered by the limit of recoveries."""
+    index = world.indices[copy.index]
+    return not any(True for rule in _LIKELIEST_FIRST for _ in rule(world, index, copy, node))
+
+
 def may_remain(world: World, copy: Copy) -> list[Decision]:
     """Objections to the copy where it is: filters and a disk above its high watermark."""
     node = world.nodes[copy.node or ""]
@@ -217,3 +223,4 @@ _DECIDERS: tuple[Callable[[World, SimIndex, Copy, SimNode], Iterator[Said]], ...
     _snapshot,
     _throttling,
 )
+_LIKELIEST_FIRST = tuple(reversed(_DECIDERS))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from shardlift.model import CopyState
 from shardlift.model import Move as Wish
-from shardlift.sim.deciders import may_remain, verdicts
+from shardlift.sim.deciders import allowed, may_remain
 from shardlift.sim.parts import MIB, Copy, Data, Group, Move, SimIndex, SimNode
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _holders(world: World) -> dict[Group, list[SimNode]]:
 def _assign_replica(world: World, copy: Copy, holders: Sequence[SimNode]) -> None:
     for node in holders:
         # Another copy of the shard may just have taken it.
-        if copy.group in node.disk and not verdicts(world, copy, node):
+        if copy.group in node.disk and allowed(world, copy, node):
             _begin(world, copy, node)
             return
     if copy.delayed_until_s > world.now_s:
@@ -149,8 +149,8 @@ def _move_away(world: World, copy: Copy) -> None:
 def _best(world: World, copy: Copy) -> SimNode | None:
     """The node with the fewest copies among those without an objection."""
     free = [node for node in world.nodes.values() if node.up and node.name != copy.node]
-    allowed = [node for node in free if not verdicts(world, copy, node)]
-    return min(allowed, key=lambda node: (world.tallied(node.name).copies, node.name), default=None)
+    able = [node for node in free if allowed(world, copy, node)]
+    return min(able, key=lambda node: (world.tallied(node.name).copies, node.name), default=None)
 
 
 def _begin(world: World, copy: Copy, target: SimNode) -> None:
@@ -336,7 +336,7 @@ def _uneven(world: World, kinds: str, nodes: list[SimNode], load: dict[str, int]
                 break
             for copy in world.copies_on(heavy.name):
                 fits = kinds in ("all", "primaries" if copy.primary else "replicas")
-                if fits and copy.state is CopyState.STARTED and not verdicts(world, copy, light):
+                if fits and copy.state is CopyState.STARTED and allowed(world, copy, light):
                     return copy, light
     return None
 
