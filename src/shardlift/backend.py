@@ -7,8 +7,9 @@ from typing import Protocol
 from shardlift.clock import Clock
 from shardlift.driver.protocol import Driver
 from shardlift.engine.protocol import Engine
-from shardlift.model import Cluster, Image, Simulation
+from shardlift.model import Cluster, Image, Simulation, TrafficHook
 from shardlift.settings import Settings
+from shardlift.traffic import Balancer, open_balancer
 
 
 class Backend(Protocol):
@@ -39,6 +40,11 @@ class Backend(Protocol):
         """The settings for work on the cluster, whose time limits are seconds of its clock."""
         del cluster
         return given
+
+    def balancer(self, cluster: Cluster, hook: TrafficHook, settings: Settings) -> Balancer:
+        """The load balancer in front of the cluster, told by this hook of the cluster."""
+        del cluster
+        return open_balancer(hook, settings)
 
     def heard(self, cluster: Cluster, what: str, node: str, order: int) -> None:
         """Told of each moment of a task (`executor.Event`). What it raises at `begun` is how that sub-step fails."""

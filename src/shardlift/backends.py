@@ -10,9 +10,10 @@ from shardlift.driver.protocol import Driver
 from shardlift.engine.protocol import Engine
 from shardlift.errors import UsageError
 from shardlift.images import Catalogue
-from shardlift.model import Cluster, Image, Simulation
+from shardlift.model import Cluster, Image, Simulation, TrafficHook
 from shardlift.settings import Settings
 from shardlift.sim import Fleet, FleetBackend
+from shardlift.traffic import Balancer
 
 if TYPE_CHECKING:
     from shardlift.local import LocalBackend
@@ -51,6 +52,9 @@ class Backends(Backend):
 
     def settings(self, cluster: Cluster, given: Settings) -> Settings:
         return self._of(cluster.driver).settings(cluster, given)
+
+    def balancer(self, cluster: Cluster, hook: TrafficHook, settings: Settings) -> Balancer:
+        return self._of(cluster.driver).balancer(cluster, hook, settings)
 
     def heard(self, cluster: Cluster, what: str, node: str, order: int) -> None:
         self._of(cluster.driver).heard(cluster, what, node, order)

@@ -90,3 +90,9 @@ class DriverError(ShardliftError):
     """The host did not do what was asked: a file, a process, a JVM, an archive."""
 
     code = "driver"
+
+
+class HookError(ShardliftError):
+    """The traffic hook of a cluster did not do what was asked, so nobody knows whether clients still come to a node."""
+
+    code = "hook"

@@ -30,7 +30,7 @@ from shardlift.model import (
     partial_account,
 )
 from shardlift.settings import Settings
-from shardlift.steps import STEPS, Ledger, Outcome, StepContext, StepFailedError, hold_cluster, settle_cluster
+from shardlift.steps import STEPS, Ledger, Outcome, StepContext, StepFailedError, Traffic, hold_cluster, settle_cluster
 from shardlift.steps.boundary import Boundary
 from shardlift.steps.context import AbortedError, SuspendedError
 from shardlift.steps.migration import EXCLUDE_NAME
@@ -39,7 +39,7 @@ from shardlift.store import Control, Journal, StoreError
 _log = structlog.get_logger(__name__)
 _ENGINE_ATTEMPTS = 5
 _ENGINE_PAUSE_FIRST_S = 0.5
-_SAFETY_CHECK, _SHUTDOWN = 1, 6
+_SAFETY_CHECK, _TRAFFIC, _SHUTDOWN = 1, 3, 6
 _LOG_FROM, _REJOIN = 6, 11
 
 T = TypeVar("T")
@@ -71,6 +71,7 @@ class Bench:
     image: Image
     engine: Engine
     driver: Driver
+    traffic: Traffic
     settings: Settings
     clock: Clock
 
@@ -196,6 +197,9 @@ class Executor:
             if first and _SAFETY_CHECK < order <= _SHUTDOWN and await bench.driver.process(context.node) is not None:
                 # The check was passed by an earlier run, maybe hours ago, and the node still stands.
                 await self._patiently(lambda: STEPS[_SAFETY_CHECK](context))
+                if order > _TRAFFIC:
+                    # Its balancer may have been started again meanwhile, and know nothing of what it was told.
+                    await self._patiently(lambda: STEPS[_TRAFFIC](context))
             outcome = await self._patiently(lambda: STEPS[order](context))
         except (FencedError, StoreError, AbortedError, SuspendedError):
             raise
@@ -313,12 +317,17 @@ class Executor:
     async def _settle(self, *, timeout_s: float) -> tuple[str, ...]:
         """Puts settings back. What cannot be put back now stays in the ledger, and the runner goes on trying."""
         bench = self._bench
+        notes: tuple[str, ...] = ()
         try:
-            return await self._patiently(
+            notes = await self._patiently(
                 lambda: settle_cluster(self._ledger, bench.engine, bench.clock, timeout_s=timeout_s)
             )
         except EngineError as error:
-            return (f"settings could not be put back yet ({error.message}); it is tried again",)
+            notes = (f"settings could not be put back yet ({error.message}); it is tried again",)
+        try:
+            return *notes, *await self._patiently(bench.traffic.restore)
+        except EngineError as error:
+            return *notes, f"nodes could not be put back in the balancer yet ({error.message}); it is tried again"
 
     # what steps are given
 
@@ -352,6 +361,7 @@ class Executor:
             engine=bench.engine,
             driver=bench.driver,
             ledger=self._ledger,
+            traffic=bench.traffic,
             earlier=lambda earlier: self._rows[plan.name, earlier].evidence,
             report=report,
             count_recoveries=self._count_recoveries,

@@ -11,12 +11,15 @@ import structlog
 
 from shardlift.backend import Backend
 from shardlift.clock import Clock
-from shardlift.errors import ShardliftError
+from shardlift.engine.protocol import Engine
+from shardlift.errors import ShardliftError, UsageError
 from shardlift.executor import Bench, Event, Executor
 from shardlift.model import Cluster, TaskStatus
 from shardlift.settings import Settings
-from shardlift.steps import Ledger
+from shardlift.steps import Ledger, Traffic
 from shardlift.store import Journal, Lease, Leases, Store
+from shardlift.store.hooks import HookStore
+from shardlift.store.vault import Vault, VaultError
 
 _log = structlog.get_logger(__name__)
 # The safety net under the wake-ups, and how long a cluster that could not be driven is left alone.
@@ -24,6 +27,14 @@ _LOOK_S = 2.0
 _REST_S = 0.5
 _BACK_OFF_FIRST_S = 1.0
 _BACK_OFF_LAST_S = 60.0
+# How often it is looked whether a node is up that must go back into its balancer. A retry of its task waits as long.
+_LEFT_OUT_REST_S = 5.0
+
+
+class _LeftOutError(ShardliftError):
+    """Everything is done, but nodes are out of the balancer and not up."""
+
+    code = "left_out"
 
 
 class Runner:
@@ -53,6 +64,8 @@ class Runner:
         self._drives: dict[str, asyncio.Task[None]] = {}
         self._not_before_s: dict[str, float] = {}
         self._back_off_s: dict[str, float] = {}
+        self._left_out: dict[str, str] = {}
+        self._hooks = HookStore(store.database, Vault(settings.master_key_path))
 
     async def run(self) -> None:
         """Until cancelled. On the way out drives stop at their next await and give their leases back."""
@@ -89,6 +102,12 @@ class Runner:
             async with self._leases.kept(lease, self._settings.lease_renew_s):
                 await self._work(lease)
             self._back_off_s.pop(cluster_id, None)
+            self._left_out.pop(cluster_id, None)
+        except _LeftOutError as error:
+            self._not_before_s[cluster_id] = self._clock.elapsed_s() + _LEFT_OUT_REST_S
+            if self._left_out.get(cluster_id) != error.message:
+                self._left_out[cluster_id] = error.message
+                _log.warning("nodes are out of the balancer", cluster=cluster_id, why=error.message)
         except ShardliftError as error:
             # Nothing is lost: the journal tells where to go on. Not at once, or a broken cluster would be hammered.
             pause_s = min(self._back_off_s.get(cluster_id, _BACK_OFF_FIRST_S), _BACK_OFF_LAST_S)
@@ -110,6 +129,7 @@ class Runner:
                     image=self._backend.image(task.image_id),
                     engine=engine,
                     driver=self._backend.driver(cluster.driver),
+                    traffic=await self._traffic(cluster, journal, engine, task.id),
                     settings=self._backend.settings(cluster, self._settings),
                     clock=clock,
                 )
@@ -121,9 +141,32 @@ class Runner:
                     return
                 _log.info("task ended", task=task.id, cluster=cluster.name, status=str(status))
             await Ledger(journal, engine, "").restore()
+            left_out = await (await self._traffic(cluster, journal, engine, "")).restore()
+            if left_out:
+                raise _LeftOutError("; ".join(left_out))
         finally:
             with suppress(ShardliftError):
                 await engine.close()
+
+    async def _traffic(self, cluster: Cluster, journal: Journal, engine: Engine, task_id: str) -> Traffic:
+        hook, balancer, unreadable = None, None, None
+        if cluster.traffic_hook is not None:
+            try:
+                hook = await self._hooks.read(cluster.id)
+                balancer = None if hook is None else self._backend.balancer(cluster, hook, self._settings)
+            except (VaultError, UsageError) as error:
+                # Not for the runner to fail at: the task is to say so where the hook is needed.
+                unreadable = error.message
+        return Traffic(
+            cluster=cluster,
+            hook=hook,
+            balancer=balancer,
+            journal=journal,
+            engine=engine,
+            clock=self._backend.clock(cluster, self._clock),
+            task_id=task_id,
+            unreadable=unreadable,
+        )
 
     def _told(self, cluster: Cluster) -> Callable[[Event], None]:
         def tell(event: Event) -> None:

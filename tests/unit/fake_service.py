@@ -26,8 +26,10 @@ from shardlift.model import (
     Task,
     TaskKind,
     TaskStatus,
+    TrafficHook,
     Version,
 )
+from shardlift.service.hooks import HookSet
 from shardlift.service.policies import changed_policy
 from shardlift.service.requests import (
     CheckReport,
@@ -148,6 +150,13 @@ class FakeService:
         if ref not in (IMAGE.id, IMAGE.reference):
             raise NotFoundError(f"no image {ref!r}", field="image", value=ref, remedy="list them")
         return IMAGE
+
+    async def set_hook(self, ref: str, hook: TrafficHook | None, project_id: str | None = None) -> HookSet:
+        self.asked.append(hook)
+        shown = None if hook is None else hook.document()
+        return HookSet(
+            replace(await self.cluster(ref), traffic_hook=shown), ("node-2",) if hook is None else (), tried=True
+        )
 
     async def create_cluster(self, request: CreateCluster) -> Cluster:
         self.asked.append(request)

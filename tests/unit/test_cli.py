@@ -278,3 +278,45 @@ def test_images_are_listed_without_a_service(shardlift):
     assert code == 0
     assert {"opensearch:2.19.4", "opensearch:3.4.0"} <= {image["reference"] for image in out["images"]}
     assert not any(image["pulled"] for image in out["images"])
+
+
+def test_a_traffic_hook_is_set_shown_and_taken_away_without_its_secrets(shardlift, service):
+    service.clusters_.append(a_cluster())
+    name = service.clusters_[0].name
+    code, out, err = shardlift(
+        *("cluster", "hook", name, "--url", "https://lb/hush", "--header", "X-Auth: hush", "--timeout", "3", "--json")
+    )
+    assert code == 0
+    assert service.asked[-1].headers == (("X-Auth", "hush"),)
+    assert out["traffic_hook"] == {
+        "kind": "http", "url": "POST https://lb/...", "headers": ["X-Auth"], "types": ["ess", "ess-cold", "ess-client"],
+        "timeout_s": 3, "in_flight_timeout_s": 60, "leftovers": "fail",
+    }  # fmt: skip
+    assert "hush" not in err
+    code, out, _ = shardlift("cluster", "hook", name, "--haproxy", "/s", "--backend", "a", "--backend", "b")
+    assert (code, service.asked[-1].backends) == (0, ("a", "b"))
+    assert "a, b" in out
+    shardlift("cluster", "hook", name, "--command", "/bin/lb 'a b' {action} {node}")
+    assert service.asked[-1].argv == ("/bin/lb", "a b", "{action}", "{node}")
+    code, _, err = shardlift("cluster", "hook", name, "--none")
+    assert (code, service.asked[-1]) == (0, None)
+    assert "still out of the balancer: node-2; put them back by hand" in err
+    assert "has no traffic hook" in shardlift("cluster", "hook", name)[2]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--url", "http://h/", "--none"),
+        ("--backend", "b"),
+        ("--haproxy", "/s", "--header", "A: b"),
+        ("--command", "'"),
+        ("--url", "http://h/", "--header", "no colon"),
+        ("--haproxy", "/s", "--backend", "b", "--types", "es"),
+    ],
+)
+def test_a_traffic_hook_that_makes_no_sense_is_refused(shardlift, service, words):
+    service.clusters_.append(a_cluster())
+    code, _, err = shardlift("cluster", "hook", service.clusters_[0].name, *words)
+    assert code == 2
+    assert err

@@ -61,6 +61,7 @@ def cluster_document(cluster: Cluster, states: Mapping[str, NodeState] | None) -
         "strategy": str(cluster.strategy),
         "busy_with": cluster.busy_with,
         "failed_reason": cluster.failed_reason,
+        "traffic_hook": None if cluster.traffic_hook is None else dict(cluster.traffic_hook),
         "created_at": iso_time(cluster.created_at),
         "updated_at": iso_time(cluster.updated_at),
         "nodes": nodes,

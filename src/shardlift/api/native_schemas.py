@@ -104,6 +104,21 @@ class NodeDocument(BaseModel):
     answers: bool | None = Field(description="Whether its REST API answers; null when that was not asked for")
 
 
+class TrafficHookDocument(BaseModel):
+    """A traffic hook, as far as it may be shown."""
+
+    kind: Literal["command", "http", "haproxy"] = Field(description="Who is told")
+    command: list[str] | None = Field(default=None, description="Program and arguments, for command")
+    url: str | None = Field(default=None, description="Method, scheme, host and port, for http")
+    headers: list[str] | None = Field(default=None, description="Names of headers, for http")
+    socket: str | None = Field(default=None, description="Runtime socket, for haproxy")
+    backends: list[str] | None = Field(default=None, description="Backends, for haproxy")
+    types: list[str] = Field(description="Types of nodes that clients are led to")
+    timeout_s: float = Field(description="Bound of one call, seconds")
+    in_flight_timeout_s: float = Field(description="Bound of the wait until nothing is in flight, seconds")
+    leftovers: Literal["fail", "go-on"] = Field(description="What becomes of the task when that wait is in vain")
+
+
 class ClusterDocument(BaseModel):
     """A cluster."""
 
@@ -118,6 +133,7 @@ class ClusterDocument(BaseModel):
     strategy: str = Field(description="How nodes are emptied when a request does not say")
     busy_with: str | None = Field(description="Kind of the running task; null when idle")
     failed_reason: str | None = Field(description="Why it is not available")
+    traffic_hook: TrafficHookDocument | None = Field(description="How clients are led away; null when they are not")
     created_at: str = Field(description="ISO 8601, UTC")
     updated_at: str = Field(description="ISO 8601, UTC")
     nodes: list[NodeDocument] = Field(description="Its nodes")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shardlift.cli.hooks import hook_fields
 from shardlift.cli.images import pull_with_bar
 from shardlift.cli.output import AsJson, print_fields, print_json, print_table, say
 from shardlift.cli.session import Session, project_of, session_of
@@ -175,6 +176,7 @@ def _show(cluster: Cluster, states: dict[str, NodeState], *, as_json: bool) -> N
         print_json(document)
         return
     fields = {key: value for key, value in document.items() if key != "nodes"}
+    fields["traffic_hook"] = "; ".join(f"{key} {value}" for key, value in hook_fields(cluster).items()) or None
     print_fields({**fields, "status": f"{cluster.status.name.lower()} ({cluster.status})"})
     rows = [
         (node.name, node.url, node.zone, ",".join(node.roles) or "default", states[node.name].version or "no answer",

@@ -23,6 +23,7 @@ from shardlift.cli import (
     demo,
     emulate,
     faults,
+    hooks,
     images,
     keys,
     moves,
@@ -46,6 +47,7 @@ app.add_typer(keys.master, name="masterkey")
 app.add_typer(agencies.app, name="agency")
 app.add_typer(audit.app, name="audit")
 app.add_typer(images.app, name="image")
+clusters.app.command("hook")(hooks.hook)
 app.add_typer(clusters.app, name="cluster")
 app.add_typer(tasks.app, name="task")
 app.add_typer(faults.app, name="fault")

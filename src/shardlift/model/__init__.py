@@ -5,6 +5,16 @@ from shardlift.model.disk import WATERMARK_LOW, free_at_low, size_bytes, thresho
 from shardlift.model.eta import Eta, eta
 from shardlift.model.finding import Finding, Severity
 from shardlift.model.forecast import DiskPeak, Forecast, Inflow, NodeForecast, Stuck
+from shardlift.model.hooks import (
+    PLACEHOLDERS,
+    USUAL_TYPES,
+    HookKind,
+    Leftovers,
+    TrafficAction,
+    TrafficHook,
+    filled,
+    values_of,
+)
 from shardlift.model.image import EngineKind, Image, Version
 from shardlift.model.observation import (
     BackupSeen,
@@ -31,9 +41,11 @@ from shardlift.model.simulation import SPEED, SPEED_MAX, Fault, FaultKind, Simul
 from shardlift.model.task import StepRow, StepStatus, Task, TaskKind, TaskStatus, partial_account, paused_text
 
 __all__ = [
+    "PLACEHOLDERS",
     "SPEED",
     "SPEED_MAX",
     "SUB_STEPS",
+    "USUAL_TYPES",
     "WATERMARK_LOW",
     "BackupSeen",
     "Cluster",
@@ -52,11 +64,13 @@ __all__ = [
     "Gates",
     "Health",
     "HealthSeen",
+    "HookKind",
     "Hop",
     "Image",
     "IndexSeen",
     "Inflow",
     "InstanceType",
+    "Leftovers",
     "Leg",
     "Move",
     "MoveVerdict",
@@ -83,11 +97,14 @@ __all__ = [
     "Task",
     "TaskKind",
     "TaskStatus",
+    "TrafficAction",
+    "TrafficHook",
     "Version",
     "VotingSeen",
     "Window",
     "ZoneChange",
     "eta",
+    "filled",
     "free_at_low",
     "next_opening",
     "open_at",
@@ -95,5 +112,6 @@ __all__ = [
     "paused_text",
     "size_bytes",
     "thresholds_enabled",
+    "values_of",
     "watermark_low",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -66,7 +67,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """One cluster with its nodes, in node order. `busy_with` is the kind of its unfinished task, None when idle."""
+    """One cluster with its nodes, in node order. `busy_with` is the kind of its unfinished task, None when idle.
+
+    `traffic_hook`: what may be shown of it (`TrafficHook.document`), None when it has none.
+    """
 
     id: str
     project_id: str
@@ -82,6 +86,7 @@ class Cluster:
     heap_mib: int
     nodes: tuple[Node, ...]
     failed_reason: str | None = None
+    traffic_hook: Mapping[str, object] | None = None
     busy_with: str | None = None
 
     def node(self, name: str) -> Node:

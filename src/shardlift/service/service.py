@@ -9,7 +9,7 @@ from shardlift.backend import Backend
 from shardlift.checks.versions import hop_allowed
 from shardlift.clock import Clock
 from shardlift.errors import BusyError, EngineError, NotFoundError, RefusedError, UsageError
-from shardlift.model import Cluster, Image, Plan, Severity, Task, TaskKind, TaskStatus
+from shardlift.model import Cluster, Image, Plan, Severity, Task, TaskKind, TaskStatus, TrafficHook
 from shardlift.service import moves
 from shardlift.service.agencies import Agencies, action_of
 from shardlift.service.audit import Audit, note
@@ -17,6 +17,7 @@ from shardlift.service.checking import check_intent
 from shardlift.service.clusters import ClusterMaker
 from shardlift.service.control import TaskControl
 from shardlift.service.following import Follower
+from shardlift.service.hooks import Hooks, HookSet
 from shardlift.service.keys import Keys
 from shardlift.service.requests import (
     CheckReport,
@@ -36,6 +37,7 @@ from shardlift.service.requests import (
 from shardlift.settings import Settings
 from shardlift.store import Database, Details, Leases, Store
 from shardlift.store.audit import AuditStore
+from shardlift.store.hooks import HookStore
 from shardlift.store.keys import KeyStore
 from shardlift.store.vault import Vault
 
@@ -67,6 +69,7 @@ class Service:
         self.leases = Leases(database, clock, owner, settings.lease_s, project_max=settings.project_clusters_max)
         self._control = TaskControl(self.store, clock, settings.project_clusters_max, backend.image)
         self._follower = Follower(database, clock, self._with_turn)
+        self._hooks = Hooks(HookStore(database, kept.vault), self.store, backend, settings)
         self._maker = ClusterMaker(self.store, self.leases, backend, settings, clock)
 
     # projects and keys
@@ -141,6 +144,15 @@ class Service:
         cluster = await self.cluster(ref, project_id)
         note("cluster.delete", project_id=cluster.project_id, cluster_id=cluster.id, subject=cluster.name)
         await self._maker.delete(cluster)
+
+    async def set_hook(self, ref: str, hook: TrafficHook | None, project_id: str | None = None) -> HookSet:
+        """The cluster's traffic hook, None for none. Only of an idle cluster; HAProxy must know its nodes.
+
+        Whoever may call this runs programs as the server's user, so no API does.
+        """
+        cluster = await self.cluster(ref, project_id)
+        note("cluster.hook", project_id=cluster.project_id, cluster_id=cluster.id, subject=cluster.name)
+        return await self._hooks.set(cluster, hook)
 
     async def node_states(self, cluster: Cluster) -> dict[str, NodeState]:
         """Each node's process and the version that it reports itself, by node name."""

@@ -6,11 +6,14 @@ from shardlift.backend import Backend
 from shardlift.driver.protocol import Driver
 from shardlift.engine.protocol import Engine
 from shardlift.errors import NotFoundError
-from shardlift.model import Cluster, Image
+from shardlift.model import Cluster, Image, TrafficHook
+from shardlift.settings import Settings
+from shardlift.sim.balancer import SimBalancer
 from shardlift.sim.doors import Door, OpenDoor
 from shardlift.sim.driver import SimDriver
 from shardlift.sim.engine import SimEngine
 from shardlift.sim.world import World
+from shardlift.traffic import Balancer
 
 
 class SimBackend(Backend):
@@ -29,6 +32,10 @@ class SimBackend(Backend):
     def driver(self, name: str) -> Driver:
         del name
         return self._driver
+
+    def balancer(self, cluster: Cluster, hook: TrafficHook, settings: Settings) -> Balancer:
+        del cluster, hook, settings
+        return SimBalancer(self.world, self._door)
 
     def images(self) -> tuple[Image, ...]:
         return self._images

@@ -150,7 +150,8 @@ class SimEngine:
             return
 
     async def in_flight(self, node: str) -> int | None:
-        return 0 if self._world.nodes[node].working else None
+        self._world.advance()
+        return self._world.requests.get(node, 0) if self._world.nodes[node].working else None
 
     async def recoveries(self) -> tuple[Recovery, ...]:
         async with self._call("recoveries") as world:

@@ -64,6 +64,8 @@ class World:
         self.voting_excluded: set[str] = set()
         self.voters: tuple[str, ...] = tuple(node.node_id for node in nodes if node.eligible)
         self.elected: str | None = None
+        self.led_away: set[str] = set()
+        self.requests: dict[str, int] = {}
         self.effects: list[tuple[str, str]] = []
         self.moves: list[Move] = []
         self.recovered: list[Move] = []

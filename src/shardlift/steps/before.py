@@ -103,16 +103,6 @@ async def _new_master(ctx: StepContext) -> str:
     )
 
 
-async def traffic_removal(ctx: StepContext) -> Outcome:
-    """Tells what is in flight. Leading clients away needs a hook, and this cluster has none."""
-    in_flight = await ctx.engine.in_flight(ctx.node.name)
-    told = "an unknown number of" if in_flight is None else str(in_flight)
-    return Outcome(
-        f"No traffic hook is configured: clients retry on another node. {told} requests are in flight on it.",
-        {"in_flight": in_flight},
-    )
-
-
 async def allocation_hold(ctx: StepContext) -> Outcome:
     """In place: keeps replicas from being rebuilt elsewhere while the node is away, and flushes.
 

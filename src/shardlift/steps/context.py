@@ -12,6 +12,7 @@ from shardlift.engine.protocol import Engine
 from shardlift.errors import ShardliftError
 from shardlift.model import Cluster, Finding, Image, Node, NodePlan, Strategy
 from shardlift.settings import Settings
+from shardlift.steps.balancing import Traffic
 from shardlift.steps.ledger import Ledger
 from shardlift.store import Control
 
@@ -87,6 +88,7 @@ class StepContext:
     engine: Engine
     driver: Driver
     ledger: Ledger
+    traffic: Traffic
     earlier: Callable[[int], Mapping[str, object]]
     report: Callable[[Mapping[str, object]], Awaitable[None]]
     count_recoveries: Callable[[], Awaitable[None]]

@@ -11,7 +11,7 @@ from shardlift.errors import EngineError
 from shardlift.model import ClusterSettings
 from shardlift.store import Journal, SettingChange
 
-VALUE, TOKEN, VOTING = "value", "token", "voting"
+VALUE, TOKEN, VOTING = _KINDS = "value", "token", "voting"
 _BAD_REQUEST = 400
 
 
@@ -113,7 +113,7 @@ class Ledger:
         Returns a line for each that somebody else had changed in between.
         """
         notes: list[str] = []
-        for change in await self._journal.open_changes():
+        for change in await self._open():
             if (key is not None and change.key != key) or (kind is not None and change.kind != kind):
                 continue
             self._journal.lease.check()
@@ -125,10 +125,14 @@ class Ledger:
 
     async def restore_others(self) -> None:
         """Undoes what tasks before this one have left behind."""
-        for change in await self._journal.open_changes():
+        for change in await self._open():
             if change.task_id != self._task_id:
                 self._journal.lease.check()
                 await self._journal.change_restored(change.id, await self._undo(change))
+
+    async def _open(self) -> tuple[SettingChange, ...]:
+        """Nodes that are out of their balancer are in the same ledger, and put back by `balancing.Traffic`."""
+        return tuple(change for change in await self._journal.open_changes() if change.kind in _KINDS)
 
     async def _undo(self, change: SettingChange) -> str:
         if change.kind == VOTING:

@@ -12,6 +12,7 @@ from shardlift.steps.before import ALLOCATION_ENABLE
 from shardlift.steps.context import Outcome, StepContext, StepFailedError, SuspendedError
 from shardlift.steps.ledger import VOTING
 from shardlift.steps.migration import EXCLUDE_ID, EXCLUDE_NAME
+from shardlift.steps.traffic import traffic_return
 
 _LONG_POLL_S = 2.0
 # How long another node may be missing from the member list before that is no passing moment any more: twice the
@@ -35,10 +36,19 @@ async def cluster_rejoin(ctx: StepContext) -> Outcome:
     notes += [*await ctx.ledger.restore(key=EXCLUDE_ID), *await ctx.ledger.restore(key=EXCLUDE_NAME)]
     status = await _settled(ctx)
     await ctx.count_recoveries()
+    # Last: until shards have settled the node would answer from copies that are still on their way to it.
+    led = await traffic_return(ctx)
+    traffic = f" Clients are led to it: {led}." if led else ""
     noted = f" Note: {'; '.join(notes)}." if notes else ""
     return Outcome(
-        f"The node is back as {member.engine} {member.version} in zone {member.zone}; the cluster is {status}.{noted}",
-        {"version": str(member.version), "ephemeral_id": member.ephemeral_id, "status": str(status)},
+        f"The node is back as {member.engine} {member.version} in zone {member.zone}; the cluster is {status}."
+        f"{traffic}{noted}",
+        {
+            "version": str(member.version),
+            "ephemeral_id": member.ephemeral_id,
+            "status": str(status),
+            **({"hook_said": led} if led else {}),
+        },
     )
 
 

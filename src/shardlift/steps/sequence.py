@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from shardlift.clock import Clock
 from shardlift.engine.protocol import Engine
 from shardlift.model import Strategy
-from shardlift.steps.before import allocation_hold, master_handover, safety_check, traffic_removal
+from shardlift.steps.before import allocation_hold, master_handover, safety_check
 from shardlift.steps.context import Outcome, StepContext
 from shardlift.steps.host import (
     configuration_backup,
@@ -20,6 +20,7 @@ from shardlift.steps.host import (
 from shardlift.steps.ledger import Ledger
 from shardlift.steps.migration import data_migration
 from shardlift.steps.rejoin import cluster_rejoin, task_status_update
+from shardlift.steps.traffic import traffic_removal
 
 Step = Callable[[StepContext], Awaitable[Outcome]]
 

@@ -62,6 +62,7 @@ def cluster_from(row: Row[Any], nodes: Iterable[Node], busy_with: str | None) ->
         heap_mib=row.heap_mib,
         nodes=tuple(nodes),
         failed_reason=row.failed_reason,
+        traffic_hook=row.traffic_hook,
         busy_with=busy_with,
     )
 

@@ -64,7 +64,8 @@ class SettingChange:
     """One change of ours to the cluster, written BEFORE it is made, so that a crash in between leaves a trace.
 
     `kind`: `value` (the key was `before`, None for unset, and we set `ours`), `token` (`ours` is one item of the
-    comma-joined list in the key), `voting` (`ours` names the node excluded from voting).
+    comma-joined list in the key), `voting` (`ours` names the node excluded from voting), `traffic` (`ours` names the
+    node that clients are led away from, `before` the pools that led to it, joined by commas, None when not known).
     """
 
     id: int

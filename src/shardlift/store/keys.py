@@ -16,9 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shardlift.errors import NotFoundError, UsageError
 from shardlift.store.database import Database
+from shardlift.store.hooks import reseal_hooks
+from shardlift.store.sealed import key_ids
 from shardlift.store.store import insert_project
 from shardlift.store.tables import access_key, agency, project
-from shardlift.store.vault import Vault, key_id_of
+from shardlift.store.vault import Vault
 
 _PROJECT_KEYS_MAX = 50
 _PROJECT_AGENCIES_MAX = 100
@@ -69,7 +71,7 @@ class KeyStore:
     async def prepare(self) -> None:
         """Makes the master key if there is nothing yet that needs one. Raises VaultError when one is missing."""
         async with self.database.read() as connection:
-            self.vault.prepare(await _key_ids(connection))
+            self.vault.prepare(await key_ids(connection))
 
     async def check(self) -> int:
         """Opens every secret once, so that a wrong master key is known at the start. Returns how many there are."""
@@ -87,7 +89,7 @@ class KeyStore:
             if await connection.scalar(select(access_key.c.ak).where(plain).limit(1)) is None:
                 return 0
         async with self.database.write() as connection:
-            self.vault.prepare(await _key_ids(connection))
+            self.vault.prepare(await key_ids(connection))
             rows = (await connection.execute(select(access_key.c.ak, access_key.c.secret).where(plain))).all()
             for row in rows:
                 await connection.execute(
@@ -110,6 +112,7 @@ class KeyStore:
                     .where(access_key.c.ak == row.ak)
                     .values(secret=self.vault.seal(opened.sk, _row(row.ak)), previous_secret=previous)
                 )
+            await reseal_hooks(connection, self.vault)
         return len(rows)
 
     async def add(
@@ -117,7 +120,7 @@ class KeyStore:
     ) -> str:
         """Writes a key, and with `project_name` its new project too. Returns the project's name."""
         async with self.database.write() as connection:
-            self.vault.prepare(await _key_ids(connection))
+            self.vault.prepare(await key_ids(connection))
             if project_name is not None:
                 await insert_project(connection, project_id, project_name, at)
             owner = await connection.scalar(select(project.c.name).where(project.c.id == project_id))
@@ -153,7 +156,7 @@ class KeyStore:
     async def rotate(self, new: NewSecrets, until: datetime, at: datetime, project_id: str | None) -> KeyRow:
         """New secrets for the key `new.ak`; the old ones count until `until`, those before them not at all any more."""
         async with self.database.write() as connection:
-            self.vault.prepare(await _key_ids(connection))
+            self.vault.prepare(await key_ids(connection))
             row = await _one(connection, new.ak, project_id)
             overlaps = until > at
             await connection.execute(
@@ -282,12 +285,6 @@ def token_digest(token: str) -> str:
 def _row(ak: str) -> str:
     """What a secret is bound to by its encryption."""
     return f"access_key/{ak}"
-
-
-async def _key_ids(connection: AsyncConnection) -> frozenset[str]:
-    rows = await connection.execute(select(access_key.c.secret, access_key.c.previous_secret))
-    found = (key_id_of(sealed) for row in rows for sealed in row if sealed is not None)
-    return frozenset(one for one in found if one is not None)
 
 
 async def _count(connection: AsyncConnection, table: Any, project_id: str) -> int:

@@ -123,6 +123,9 @@ cluster = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
     Column("failed_reason", Text),
+    # What may be shown of its traffic hook, and all of it, sealed (store.hooks).
+    Column("traffic_hook", JSON(none_as_null=True)),
+    Column("traffic_hook_sealed", Text),
     Column("lease_owner", String(128)),
     Column("lease_until", Float, nullable=False, server_default="0"),
     Column("epoch", Integer, nullable=False, server_default="0"),
