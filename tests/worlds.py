@@ -111,16 +111,18 @@ class Lab:
         return [node for effect, node in self.world.effects if effect == what]
 
 
-def make_cluster(project_id: str, nodes: int, zones: tuple[str, ...], name: str = "lab-1") -> Cluster:
+def make_cluster(
+    project_id: str, nodes: int, zones: tuple[str, ...], name: str = "lab-1", image: Image = OLD
+) -> Cluster:
     cluster_id = str(uuid.uuid4())
     now = datetime.now(UTC)
     return Cluster(
         id=cluster_id,
         project_id=project_id,
         name=name,
-        engine=OLD.engine,
-        version=OLD.version,
-        image_id=OLD.id,
+        engine=image.engine,
+        version=image.version,
+        image_id=image.id,
         driver="sim",
         strategy=Strategy.DRAIN,
         status=ClusterStatus.AVAILABLE,
@@ -138,7 +140,7 @@ def make_cluster(project_id: str, nodes: int, zones: tuple[str, ...], name: str 
                 address=f"127.77.0.{number}",
                 http_port=9200,
                 transport_port=9300,
-                image_id=OLD.id,
+                image_id=image.id,
             )
             for number in range(1, nodes + 1)
         ),
@@ -155,6 +157,7 @@ async def open_lab(
     shards: int = 2,
     replicas: int = 1,
     images: tuple[Image, ...] = (OLD, NEW),
+    runs: Image = OLD,
     **settings: object,
 ) -> AsyncIterator[Lab]:
     """In a `VirtualLoop` all of it runs in virtual time; elsewhere a hundred times as fast as real time."""
@@ -165,7 +168,7 @@ async def open_lab(
     bounds: dict[str, object] = {"lease_s": 100_000, "lease_renew_s": 20_000, "drain_timeout_s": 6000}
     bounds |= dict.fromkeys(("handover_timeout_s", "boot_timeout_s", "rejoin_timeout_s"), 300 if virtual else 3000)
     made = Settings(home=home, **{**bounds, **settings})  # type: ignore[arg-type]
-    cluster = make_cluster("p" * 32, nodes, zones)
+    cluster = make_cluster("p" * 32, nodes, zones, image=runs)
     specs = [IndexSpec(f"index-{at}", shards, replicas, 100 * MIB) for at in range(indices)]
     world = build_world(cluster, clock, indices=specs)
     door = LabDoor()

@@ -199,10 +199,11 @@ async def _driving(service: Service) -> AsyncIterator[None]:
         clock=service.clock,
         rest_s=_REST_S,
     )
-    running = asyncio.create_task(runner.run())
+    running = [asyncio.create_task(runner.run()), asyncio.create_task(service.routes.run(_REST_S))]
     try:
         yield
     finally:
-        running.cancel()
-        with suppress(asyncio.CancelledError):
-            await running
+        for task in running:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task

@@ -130,6 +130,7 @@ async def _serve(settings: Settings, observer: Callable[[Event], None], readied:
             observer=observer,
         )
         running = asyncio.create_task(runner.run())
+        leading = asyncio.create_task(service.routes.run())
         readying = asyncio.create_task(_readied(server, readied(service, url)))
         web.settle()
         _announce(settings.home, url)
@@ -137,7 +138,7 @@ async def _serve(settings: Settings, observer: Callable[[Event], None], readied:
         try:
             await server.serve(sockets=[listener])
         finally:
-            for task in (running, readying):
+            for task in (running, leading, readying):
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task

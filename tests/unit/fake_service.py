@@ -19,6 +19,7 @@ from shardlift.model import (
     Node,
     NodePlan,
     Plan,
+    Route,
     Severity,
     StepRow,
     StepStatus,
@@ -120,6 +121,13 @@ def a_task(status: TaskStatus = TaskStatus.RUNNING, done: int = 0, **changes: ob
     return replace(task, **changes)
 
 
+class FakeRoutes:
+    """No cluster is on a route."""
+
+    async def of_cluster(self, _cluster: Cluster) -> tuple[Route, ...]:
+        return ()
+
+
 @dataclass
 class FakeService:
     """`waits` are what `wait_task` returns, one after the other."""
@@ -132,6 +140,7 @@ class FakeService:
     projects_: list[Project] = field(default_factory=list)
     asked: list[object] = field(default_factory=list)
     fail: Callable[[], None] = lambda: None
+    routes: FakeRoutes = field(default_factory=FakeRoutes)
 
     async def projects(self) -> tuple[Project, ...]:
         return tuple(self.projects_)

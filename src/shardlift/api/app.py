@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shardlift import __version__
-from shardlift.api import css, css_moves, events, native, native_keys, native_moves, nodes
+from shardlift.api import css, css_moves, events, native, native_keys, native_moves, native_routes, nodes
 from shardlift.api.audit_trail import CODE, AuditTrail
 from shardlift.api.bodies import first_problem
 from shardlift.api.docs import install_docs
@@ -81,6 +81,7 @@ def create_app(service: Service, *, clock: Clock | None = None) -> FastAPI:
     app.include_router(css_moves.restart_router)
     app.include_router(native.router)
     app.include_router(native_moves.router)
+    app.include_router(native_routes.router)
     app.include_router(nodes.router)
     app.include_router(events.router)
     app.include_router(native_keys.router)

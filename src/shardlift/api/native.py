@@ -216,7 +216,10 @@ async def abort(owned: Owned) -> TaskDocument:
 
 
 def upgrade_request(found: Located) -> UpgradeRequest:
-    asked = native_parsed(UpgradeBody, found.body)
+    return upgrade_request_of(found, native_parsed(UpgradeBody, found.body))
+
+
+def upgrade_request_of(found: Located, asked: UpgradeBody) -> UpgradeRequest:
     return UpgradeRequest(
         cluster_id=found.cluster.id,
         image=asked.image,

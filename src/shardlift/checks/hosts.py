@@ -32,7 +32,8 @@ def version_hop_allowed(subject: Subject) -> Iterator[Finding]:
                 subject.cluster.name,
                 reason=f"{engine} {version} cannot go to {subject.image.reference} in one rolling upgrade",
                 evidence=reason,
-                remedy="choose an allowed target (`shardlift image list`), and go there in several hops",
+                remedy="go there in several hops, which `shardlift upgrade CLUSTER --to IMAGE` finds, or choose an "
+                "allowed target (`shardlift image list`)",
             )
 
 

@@ -9,6 +9,7 @@ import typer
 from shardlift.cli.hooks import hook_fields
 from shardlift.cli.images import pull_with_bar
 from shardlift.cli.output import AsJson, print_fields, print_json, print_table, say
+from shardlift.cli.routes import document_of, route_words
 from shardlift.cli.session import Session, project_of, session_of
 from shardlift.cli.simulation import Data, Indices, Replicas, Speed, simulation_of
 from shardlift.errors import UsageError
@@ -99,8 +100,8 @@ def list_(context: typer.Context, project: Project = None, as_json: AsJson = Fal
 @app.command("show")
 def show(context: typer.Context, cluster: ClusterRef, project: Project = None, as_json: AsJson = False) -> None:
     """One cluster, with each node's process and the version that the node reports."""
-    found, states = session_of(context).run(lambda service: _seen(service, cluster, project))
-    _show(found, states, as_json=as_json)
+    found, states, route = session_of(context).run(lambda service: _seen(service, cluster, project))
+    _show(found, states, route, as_json=as_json)
 
 
 @app.command("delete")
@@ -140,9 +141,13 @@ async def _list(service: Service, project: str | None) -> tuple[Cluster, ...]:
     return page.items
 
 
-async def _seen(service: Service, ref: str, project: str | None) -> tuple[Cluster, dict[str, NodeState]]:
+async def _seen(
+    service: Service, ref: str, project: str | None
+) -> tuple[Cluster, dict[str, NodeState], dict[str, object] | None]:
     cluster = await service.cluster(ref, None if project is None else await service.project_id(project))
-    return cluster, await service.node_states(cluster)
+    routes = await service.routes.of_cluster(cluster)
+    route = await document_of(service, routes[0]) if routes else None
+    return cluster, await service.node_states(cluster), route
 
 
 async def _delete(service: Service, ref: str, project: str | None) -> Cluster:
@@ -168,15 +173,19 @@ def counts_of(text: str) -> dict[InstanceType, int]:
     return counts
 
 
-def _show(cluster: Cluster, states: dict[str, NodeState], *, as_json: bool) -> None:
+def _show(
+    cluster: Cluster, states: dict[str, NodeState], route: dict[str, object] | None = None, *, as_json: bool
+) -> None:
     from shardlift.api.documents import cluster_document  # noqa: PLC0415 - slow to import
 
-    document = cluster_document(cluster, states)
+    document = cluster_document(cluster, states) | {"route": route}
     if as_json:
         print_json(document)
         return
-    fields = {key: value for key, value in document.items() if key != "nodes"}
+    fields = {key: value for key, value in document.items() if key not in {"nodes", "route"}}
     fields["traffic_hook"] = "; ".join(f"{key} {value}" for key, value in hook_fields(cluster).items()) or None
+    if route is not None:
+        fields["route"] = route_words(route)
     print_fields({**fields, "status": f"{cluster.status.name.lower()} ({cluster.status})"})
     rows = [
         (node.name, node.url, node.zone, ",".join(node.roles) or "default", states[node.name].version or "no answer",

@@ -28,6 +28,7 @@ from shardlift.cli import (
     keys,
     moves,
     projects,
+    routes,
     serve,
     tasks,
     upgrades,
@@ -50,6 +51,7 @@ app.add_typer(images.app, name="image")
 clusters.app.command("hook")(hooks.hook)
 app.add_typer(clusters.app, name="cluster")
 app.add_typer(tasks.app, name="task")
+app.add_typer(routes.app, name="route")
 app.add_typer(faults.app, name="fault")
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)

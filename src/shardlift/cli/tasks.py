@@ -12,7 +12,7 @@ from shardlift.cli.output import AsJson, print_fields, print_json, print_table, 
 from shardlift.cli.progress import follow, task_view
 from shardlift.cli.session import Session, server_url, session_of
 from shardlift.errors import UsageError
-from shardlift.model import Policy, Task, TaskStatus
+from shardlift.model import Policy, Route, RouteStatus, Task, TaskStatus
 
 if TYPE_CHECKING:  # at run time the session imports them, once a command needs them
     from shardlift.service import Service
@@ -34,16 +34,20 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """A cluster's tasks, newest first."""
-    page = session_of(context).run(lambda service: _list(service, cluster, limit))
+    page, routes = session_of(context).run(lambda service: _list(service, cluster, limit))
     if as_json:
-        print_json({"total": page.total, "tasks": [document(task) for task in page.items]})
+        tasks = [document(task) | {"route": _place(task, routes)} for task in page.items]
+        print_json({"total": page.total, "tasks": tasks})
         return
     rows = [
         (task.id, task.kind, task.status, f"{len(task.completed)}/{len(task.total)}", task.strategy,
-         f"{task.created_at:%Y-%m-%d %H:%M:%S}")
+         f"{task.created_at:%Y-%m-%d %H:%M:%S}", _hop(task, routes))
         for task in page.items
     ]  # fmt: skip
-    print_table(["ID", "KIND", "STATUS", "NODES", "STRATEGY", "CREATED"], rows, empty="this cluster has no task yet")
+    columns = ["ID", "KIND", "STATUS", "NODES", "STRATEGY", "CREATED", "HOP"]
+    print_table(columns, rows, empty="this cluster has no task yet")
+    if routes and routes[0].status is RouteStatus.RUNNING and routes[0].waiting_for:
+        say(f"its route waits: {routes[0].waiting_for}")
 
 
 @app.command("show")
@@ -188,6 +192,24 @@ def _seconds(begin: datetime | None, end: datetime | None) -> str:
     return f"{(end - begin).total_seconds():.1f} s" if begin and end else ""
 
 
-async def _list(service: Service, ref: str, limit: int) -> Page[Task]:
+async def _list(service: Service, ref: str, limit: int) -> tuple[Page[Task], tuple[Route, ...]]:
     cluster = await service.cluster(ref)
-    return await service.tasks(cluster.id, limit=limit)
+    return await service.tasks(cluster.id, limit=limit), await service.routes.of_cluster(cluster)
+
+
+def _place(task: Task, routes: tuple[Route, ...]) -> dict[str, object] | None:
+    """Which hop of which route the task is."""
+    found = ((route, route.number_of(task.id)) for route in routes)
+    return next(
+        (
+            {"route_id": route.id, "hop": number, "hops_total": len(route.hops)}
+            for route, number in found
+            if number is not None
+        ),
+        None,
+    )
+
+
+def _hop(task: Task, routes: tuple[Route, ...]) -> str:
+    place = _place(task, routes)
+    return f"{place['hop']}/{place['hops_total']}" if place else ""

@@ -12,6 +12,7 @@ from shardlift.cli.forecast import print_forecast
 from shardlift.cli.images import pull_with_bar
 from shardlift.cli.options import Gate, Window
 from shardlift.cli.output import AsJson, print_fields, print_json, print_table, say
+from shardlift.cli.routes import Via, Yes, print_route_report, route_or_none, upgrade_by_route
 from shardlift.cli.session import session_of
 from shardlift.cli.tasks import Watch, begin_or_watch
 from shardlift.errors import RefusedError
@@ -19,7 +20,7 @@ from shardlift.model import Strategy, Task
 
 if TYPE_CHECKING:  # at run time the session imports them, once a command needs them
     from shardlift.service import Service
-    from shardlift.service.requests import CheckReport, UpgradeRequest
+    from shardlift.service.requests import CheckReport, RouteReport, UpgradeRequest
 
 ClusterRef = Annotated[str, typer.Argument(help="Name or id of the cluster.")]
 To = Annotated[str, typer.Option("--to", help="The image to go to: `opensearch:3.4.0`, a name or an id.")]
@@ -42,18 +43,25 @@ def check(
     backup_check: BackupCheck = False,
     load_check: LoadCheck = False,
     canary: Canary = False,
+    via: Via = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run all checks and the dry run of the whole plan. Changes nothing. Exit code 3 when a rule forbids it."""
+    """Run all checks and the dry run of the whole plan. Changes nothing. Exit code 3 when a rule forbids it.
+
+    Where no single upgrade leads there the route of several hops is shown as well, which `upgrade` offers.
+    """
     from shardlift.api.documents import check_document  # noqa: PLC0415 - slow to import
+    from shardlift.api.route_documents import route_report_document  # noqa: PLC0415 - slow to import
 
     request = _request(cluster, to, strategy, batch_size, backup_check=backup_check, load_check=load_check)
     request = _with_policy(request, canary=canary, gates=(), windows=())
-    report = session_of(context).run(lambda service: _check(service, request))
+    report, route = session_of(context).run(lambda service: _check(service, request, via or ()))
     if as_json:
-        print_json(check_document(report))
+        print_json(check_document(report) | {"route": route_report_document(route) if route else None})
     else:
         print_report(report)
+        if route is not None:
+            print_route_report(route)
     if report.plan is None:
         raise typer.Exit(RefusedError.exit_code)
 
@@ -70,13 +78,22 @@ def upgrade(
     canary: Canary = False,
     gate: Gate = None,
     window: Window = None,
+    via: Via = None,
+    yes: Yes = False,
     watch: Watch = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start the upgrade of all nodes of a cluster, once all checks have passed."""
+    """Start the upgrade of all nodes of a cluster, once all checks have passed.
+
+    Where no single upgrade leads there, or with --via, a route of several hops is shown, and run once it is approved.
+    """
     session = session_of(context)
     request = _request(cluster, to, strategy, batch_size, backup_check=backup_check, load_check=load_check)
     request = _with_policy(request, canary=canary, gates=gate or (), windows=window or ())
+    route = session.run(lambda service: _route(service, request, via or ()))
+    if route is not None:
+        code = upgrade_by_route(session, request, via or (), route, yes=yes, watch=watch, as_json=as_json)
+        raise typer.Exit(code)
     task = session.run(lambda service: _upgrade(service, request))
     raise typer.Exit(begin_or_watch(session, task, watch=watch, as_json=as_json))
 
@@ -104,8 +121,14 @@ def _with_policy(
     return replace(request, policy=policy_from_words(canary, gates, windows))
 
 
-async def _check(service: Service, request: UpgradeRequest) -> CheckReport:
-    return await service.check(await _known(service, request))
+async def _check(
+    service: Service, request: UpgradeRequest, via: Sequence[str]
+) -> tuple[CheckReport, RouteReport | None]:
+    return await service.check(await _known(service, request)), await route_or_none(service, request, via)
+
+
+async def _route(service: Service, request: UpgradeRequest, via: Sequence[str]) -> RouteReport | None:
+    return await route_or_none(service, request, via)
 
 
 async def _upgrade(service: Service, request: UpgradeRequest) -> Task:

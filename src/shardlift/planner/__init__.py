@@ -1,6 +1,7 @@
 """From what was observed and asked to a plan and its dry run, or to a refusal. Pure."""
 
 from shardlift.planner.dryrun import forecast, plan_and_forecast
+from shardlift.planner.foreseen import foreseen
 from shardlift.planner.moving import Departures, departures
 from shardlift.planner.obstacles import not_asked_finding, refused_findings, stalled_findings
 from shardlift.planner.planner import draft_plan, order_nodes, plan_upgrade
@@ -11,6 +12,7 @@ __all__ = [
     "departures",
     "draft_plan",
     "forecast",
+    "foreseen",
     "not_asked_finding",
     "order_nodes",
     "plan_and_forecast",

@@ -15,6 +15,11 @@ from shardlift.service.requests import CheckReport, Intent
 
 async def check_intent(backend: Backend, cluster: Cluster, image: Image, intent: Intent) -> CheckReport:
     """Changes nothing. Raises RefusedError when the cluster does not answer."""
+    return (await look(backend, cluster, image, intent))[0]
+
+
+async def look(backend: Backend, cluster: Cluster, image: Image, intent: Intent) -> tuple[CheckReport, Subject]:
+    """`check_intent`, with what was looked at."""
     engine = backend.engine(cluster)
     try:
         subject = await _subject(engine, backend, cluster, image, intent)
@@ -27,7 +32,7 @@ async def check_intent(backend: Backend, cluster: Cluster, image: Image, intent:
                 plan = None
     finally:
         await engine.close()
-    return CheckReport(cluster.id, image.id, subject.strategy, findings, plan, forecast)
+    return CheckReport(cluster.id, image.id, subject.strategy, findings, plan, forecast), subject
 
 
 async def _subject(engine: Engine, backend: Backend, cluster: Cluster, image: Image, intent: Intent) -> Subject:

@@ -11,6 +11,7 @@ from shardlift.model import (
     Finding,
     Forecast,
     InstanceType,
+    Leg,
     Plan,
     Policy,
     Severity,
@@ -192,6 +193,36 @@ class CheckReport:
     @property
     def blocking(self) -> tuple[Finding, ...]:
         return tuple(f for f in self.findings if f.severity is Severity.BLOCK)
+
+
+@dataclass(frozen=True, slots=True)
+class HopReport:
+    """What is known today of one hop of a route. `download_bytes`: of its image, 0 when it is ready.
+
+    `check` of the first hop is the whole check, with the engine's own word. That of a later one is asked as if the
+    hops before were done, and has only findings that are no earlier hop's as well.
+    """
+
+    leg: Leg
+    check: CheckReport
+    download_bytes: int
+
+    @property
+    def blocking(self) -> tuple[Finding, ...]:
+        """What would keep the route from being approved; a later hop waits until its indices have been made again."""
+        return self.check.blocking
+
+
+@dataclass(frozen=True, slots=True)
+class RouteReport:
+    """The route that `plan_route` found, in order. Nothing was changed."""
+
+    cluster_id: str
+    hops: tuple[HopReport, ...]
+
+    @property
+    def blocking(self) -> tuple[Finding, ...]:
+        return tuple(finding for hop in self.hops for finding in hop.blocking)
 
 
 @dataclass(frozen=True, slots=True)

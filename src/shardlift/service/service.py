@@ -34,6 +34,7 @@ from shardlift.service.requests import (
     RestartRequest,
     UpgradeRequest,
 )
+from shardlift.service.routes import Keep, Routes, upgrade_intent
 from shardlift.settings import Settings
 from shardlift.store import Database, Details, Leases, Store
 from shardlift.store.audit import AuditStore
@@ -70,6 +71,7 @@ class Service:
         self._control = TaskControl(self.store, clock, settings.project_clusters_max, backend.image)
         self._follower = Follower(database, clock, self._with_turn)
         self._hooks = Hooks(HookStore(database, kept.vault), self.store, backend, settings)
+        self.routes = Routes(self.store, backend, clock, self._submit, self._control.abort)
         self._maker = ClusterMaker(self.store, self.leases, backend, settings, clock)
 
     # projects and keys
@@ -176,7 +178,7 @@ class Service:
     async def check(self, request: UpgradeRequest, project_id: str | None = None) -> CheckReport:
         """Every rule on a fresh observation, and the plan if none blocks. Changes nothing."""
         cluster = await self.cluster(request.cluster_id, project_id)
-        return await check_intent(self.backend, cluster, self.image(request.image), _upgrade_intent(cluster, request))
+        return await check_intent(self.backend, cluster, self.image(request.image), upgrade_intent(cluster, request))
 
     async def upgrade(self, request: UpgradeRequest, project_id: str | None = None) -> Task:
         """Checks, and only then writes the RUNNING task with its plan. What is asked for twice at once is done once."""
@@ -184,7 +186,8 @@ class Service:
         note("upgrade", project_id=cluster.project_id, cluster_id=cluster.id)
         image = self.image(request.image)
         _check_words(cluster, image, request)
-        return await self._submit(cluster, image, _upgrade_intent(cluster, request))
+        await self.routes.require_none(cluster)
+        return await self._submit(cluster, image, upgrade_intent(cluster, request), self.store.add_task)
 
     async def migrate(self, request: MigrateRequest, project_id: str | None = None) -> Task:
         """Begins a change of zones, as `upgrade` begins an upgrade."""
@@ -224,9 +227,9 @@ class Service:
 
     async def _move(self, cluster: Cluster, intent: Intent) -> Task:
         image = self.image(moves.one_image(cluster, intent.chosen or ()))
-        return await self._submit(cluster, image, intent)
+        return await self._submit(cluster, image, intent, self.store.add_task)
 
-    async def _submit(self, cluster: Cluster, image: Image, intent: Intent) -> Task:
+    async def _submit(self, cluster: Cluster, image: Image, intent: Intent, keep: Keep) -> Task:
         _not_busy(cluster)
         # Before anything is decided: a wrong digest or a missing archive must not come to light with a node down.
         await self.backend.driver(cluster.driver).prepare(image)
@@ -235,7 +238,7 @@ class Service:
             wish = _WISHES[intent.kind].format(image=image.reference)
             raise RefusedError(f"cluster {cluster.name} cannot {wish} now", report.blocking, remedy=_remedies(report))
         task = self._new_task(cluster, intent, report.plan)
-        await self.store.add_task(task)
+        await keep(task)
         note(str(action_of(intent.kind)), task_id=task.id)
         return await self.store.task(task.id)
 
@@ -316,17 +319,6 @@ class Service:
             policy=intent.policy,
             at_rest=True,
         )
-
-
-def _upgrade_intent(cluster: Cluster, request: UpgradeRequest) -> Intent:
-    return Intent(
-        kind=TaskKind.UPGRADING,
-        strategy=request.strategy or cluster.strategy,
-        agency=request.agency,
-        backup_check=request.backup_check,
-        load_check=request.load_check,
-        policy=request.policy,
-    )
 
 
 def _not_busy(cluster: Cluster) -> None:

@@ -157,7 +157,7 @@ def _joins(world: World, name: str, pid: int) -> str:
         world.later(_JOIN_AGAIN_S, "joins", name, pid)
         return ""
     others = [one for one in world.nodes.values() if one.up and one is not node]
-    if others and all(one.release[0] > node.release[0] or one.version.major > node.version.major for one in others):
+    if others and all(_past(one, node) for one in others):
         node.log.append(f"refused to join: all other nodes are newer than {node.version}")
         return f"{node.name} is refused: the cluster is newer"
     node.up = node.serving = True
@@ -184,3 +184,8 @@ EVENTS: dict[str, Callable[..., str]] = {
     "joins": _joins,
     "elect": _elect,
 }
+
+
+def _past(one: SimNode, node: SimNode) -> bool:
+    """Whether it is of a later major: of OpenSearch all are, to a node of Elasticsearch."""
+    return (one.release[0], one.version.major) > (node.release[0], node.version.major)

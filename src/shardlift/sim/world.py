@@ -275,8 +275,8 @@ class World:
 
     def create_index(self, spec: IndexSpec) -> None:
         self.advance()
-        oldest = min(node.version for node in self.nodes.values() if node.up)
-        engine = next(node.engine for node in self.nodes.values() if node.up and node.version == oldest)
+        eldest = min((node for node in self.nodes.values() if node.up), key=lambda node: node.release)
+        engine, oldest = eldest.engine, eldest.version
         self.indices[spec.name] = SimIndex(
             spec.name, spec.primaries, spec.replicas, spec.copy_bytes, engine, oldest, dict(spec.settings)
         )

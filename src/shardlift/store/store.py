@@ -126,28 +126,11 @@ class Store:
 
     async def add_task(self, new: Task) -> None:
         """Writes the task, its plan and 13 WAITING rows a node, at once. Raises BusyError while another one runs."""
-        rows = [
-            {
-                "task_id": new.id,
-                "position": at * len(SUB_STEPS) + sub.order,
-                "node": name,
-                "order": sub.order,
-                "name": sub.name,
-                "status": str(StepStatus.WAITING),
-                "desc": sub.desc,
-                "attempts": 0,
-                "evidence": {},
-                "progress": {},
-            }
-            for at, name in enumerate(new.total)
-            for sub in SUB_STEPS
-        ]
         try:
             async with self.database.write() as connection:
-                await connection.execute(insert(task).values(_task_values(new)))
-                await connection.execute(insert(step), rows)
+                await insert_task(connection, new)
         except IntegrityError:
-            raise _busy(new.cluster_id) from None
+            raise busy(new.cluster_id) from None
 
     async def tasks(
         self, cluster_id: str, kind: TaskKind | None = None, start: int = 1, limit: int = 10
@@ -225,7 +208,7 @@ class Store:
                     )
                 return True
         except IntegrityError:
-            raise _busy((await self.task(task_id)).cluster_id) from None
+            raise busy((await self.task(task_id)).cluster_id) from None
 
     async def request(self, task_id: str, *, paused: bool | None = None, approved: bool | None = None) -> None:
         """Pauses or resumes a RUNNING task, or approves its canary. Nothing happens to one that has ended."""
@@ -283,7 +266,30 @@ async def insert_project(connection: AsyncConnection, project_id: str, name: str
     await connection.execute(insert(project).values(id=project_id, name=name, created_at=at))
 
 
-def _busy(cluster_id: str) -> BusyError:
+async def insert_task(connection: AsyncConnection, new: Task) -> None:
+    """The task, its plan and its WAITING rows. Raises IntegrityError while another one runs."""
+    rows = [
+        {
+            "task_id": new.id,
+            "position": at * len(SUB_STEPS) + sub.order,
+            "node": name,
+            "order": sub.order,
+            "name": sub.name,
+            "status": str(StepStatus.WAITING),
+            "desc": sub.desc,
+            "attempts": 0,
+            "evidence": {},
+            "progress": {},
+        }
+        for at, name in enumerate(new.total)
+        for sub in SUB_STEPS
+    ]
+    await connection.execute(insert(task).values(_task_values(new)))
+    await connection.execute(insert(step), rows)
+
+
+def busy(cluster_id: str) -> BusyError:
+    """What is raised when a cluster has a RUNNING task already."""
     return BusyError(
         "another task is running on this cluster",
         field="cluster",

@@ -188,6 +188,43 @@ task = Table(
     ),
 )
 
+# Upgrades approved together, each of which becomes a task once the one before it has succeeded.
+route = Table(
+    "route",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(36), nullable=False, unique=True),
+    Column("cluster_id", ForeignKey("cluster.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("project_id", String(32), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("strategy", String(16)),
+    Column("agency", String(64), nullable=False),
+    Column("backup_check", Boolean, nullable=False),
+    Column("load_check", Boolean, nullable=False),
+    Column("policy", JSON, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("waiting_for", Text),
+    Column("look_at", UtcTime),
+    Index(
+        "uq_route_running",
+        "cluster_id",
+        unique=True,
+        sqlite_where=text("status = 'RUNNING'"),
+        postgresql_where=text("status = 'RUNNING'"),
+    ),
+)
+
+route_hop = Table(
+    "route_hop",
+    metadata,
+    Column("route_id", ForeignKey("route.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("image_id", String(64), nullable=False),
+    Column("task_id", ForeignKey("task.id", ondelete="SET NULL")),
+    UniqueConstraint("task_id"),
+)
+
 step = Table(
     "step",
     metadata,
