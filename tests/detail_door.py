@@ -77,10 +77,10 @@ async def door(home: Path, **settings: object) -> AsyncIterator[Door]:
 
 
 @asynccontextmanager
-async def another_process(lab: Lab) -> AsyncIterator[Database]:
-    """Connections that the service knows nothing of."""
+async def another_process(lab: Lab, *, threads: bool = False) -> AsyncIterator[Database]:
+    """Connections that the service knows nothing of; with `threads` they can wait for a lock that a task here holds."""
     path = lab.service.settings.database_path
-    database = connect(path, lambda: InlineConnection(path, _NoGate()))
+    database = connect(path, None if threads else lambda: InlineConnection(path, _NoGate()))
     try:
         yield database
     finally:

@@ -112,8 +112,15 @@ class Lab:
 
 
 def make_cluster(
-    project_id: str, nodes: int, zones: tuple[str, ...], name: str = "lab-1", image: Image = OLD
+    project_id: str,
+    nodes: int,
+    zones: tuple[str, ...],
+    name: str = "lab-1",
+    image: Image = OLD,
+    *,
+    data_only: int = 0,
 ) -> Cluster:
+    """The last `data_only` nodes cannot be elected."""
     cluster_id = str(uuid.uuid4())
     now = datetime.now(UTC)
     return Cluster(
@@ -135,7 +142,7 @@ def make_cluster(
                 cluster_id=cluster_id,
                 name=f"{name}-ess-esn-{number}-1",
                 instance_type=InstanceType.ESS,
-                roles=(),
+                roles=("data", "ingest") if number > nodes - data_only else (),
                 zone=zones[number % len(zones)],
                 address=f"127.77.0.{number}",
                 http_port=9200,
@@ -158,6 +165,7 @@ async def open_lab(
     replicas: int = 1,
     images: tuple[Image, ...] = (OLD, NEW),
     runs: Image = OLD,
+    data_only: int = 0,
     **settings: object,
 ) -> AsyncIterator[Lab]:
     """In a `VirtualLoop` all of it runs in virtual time; elsewhere a hundred times as fast as real time."""
@@ -168,7 +176,7 @@ async def open_lab(
     bounds: dict[str, object] = {"lease_s": 100_000, "lease_renew_s": 20_000, "drain_timeout_s": 6000}
     bounds |= dict.fromkeys(("handover_timeout_s", "boot_timeout_s", "rejoin_timeout_s"), 300 if virtual else 3000)
     made = Settings(home=home, **{**bounds, **settings})  # type: ignore[arg-type]
-    cluster = make_cluster("p" * 32, nodes, zones, image=runs)
+    cluster = make_cluster("p" * 32, nodes, zones, image=runs, data_only=data_only)
     specs = [IndexSpec(f"index-{at}", shards, replicas, 100 * MIB) for at in range(indices)]
     world = build_world(cluster, clock, indices=specs)
     door = LabDoor()

@@ -7,20 +7,17 @@ effect on the host is repeated (invariant 1 rests on the order, invariant 2 on t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
 import structlog
 
-from shardlift.clock import Clock
-from shardlift.driver.protocol import Driver
-from shardlift.engine.protocol import Engine
+from shardlift.bench import Bench
 from shardlift.errors import DriverError, EngineError, FencedError, ShardliftError
 from shardlift.model import (
     SUB_STEPS,
-    Cluster,
-    Image,
     NodePlan,
     StepRow,
     StepStatus,
@@ -29,18 +26,20 @@ from shardlift.model import (
     TaskStatus,
     partial_account,
 )
-from shardlift.settings import Settings
-from shardlift.steps import STEPS, Ledger, Outcome, StepContext, StepFailedError, Traffic, hold_cluster, settle_cluster
+from shardlift.steps import STEPS, Ledger, Outcome, StepContext, StepFailedError, hold_cluster, settle_cluster
+from shardlift.steps.account import end_account, failure_account
 from shardlift.steps.boundary import Boundary
 from shardlift.steps.context import AbortedError, SuspendedError
 from shardlift.steps.migration import EXCLUDE_NAME
-from shardlift.store import Control, Journal, StoreError
+from shardlift.store import Control, StoreError
 
 _log = structlog.get_logger(__name__)
 _ENGINE_ATTEMPTS = 5
 _ENGINE_PAUSE_FIRST_S = 0.5
 _SAFETY_CHECK, _TRAFFIC, _SHUTDOWN = 1, 3, 6
 _LOG_FROM, _REJOIN = 6, 11
+# Sub-steps that the nodes of a batch go through at once: their processes end, and boot. These change no setting.
+_AT_ONCE = frozenset({6, 10})
 
 T = TypeVar("T")
 
@@ -62,20 +61,6 @@ class _Stop(Exception):  # noqa: N818  (a way out of the walk, not an error)
         self.node, self.order, self.message = node, order, message
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """What an executor works with: one cluster's doors, and where to go with them."""
-
-    journal: Journal
-    cluster: Cluster
-    image: Image
-    engine: Engine
-    driver: Driver
-    traffic: Traffic
-    settings: Settings
-    clock: Clock
-
-
 def _ignore(_event: Event) -> None:
     return None
 
@@ -92,6 +77,11 @@ class Executor:
         self._observer = observer
         self._ledger = Ledger(bench.journal, bench.engine, task.id)
         self._rows = {(row.node, row.order): row for row in task.steps}
+        self._mates = {
+            node.name: frozenset(other.name for other in batch if other is not node)
+            for batch in task.plan.batches
+            for node in batch
+        }
         self._resuming = True
         self._since_ms = int(task.created_at.timestamp() * 1000)
 
@@ -106,13 +96,13 @@ class Executor:
                 # A crash came between the failure of a sub-step and the end of its task.
                 return await self._failed(_Stop(failed.node, failed.order, failed.desc))
             prepared = False
-            for node in self._task.plan.nodes:
-                await self._boundary(node)
+            for batch in self._task.plan.batches:
+                await self._boundary(batch)
                 if not prepared:
                     await self._bench.journal.go_on(self._task.id)
                     await self._prepare()
                     prepared = True
-                await self._node(node)
+                await self._batch(batch)
             return await self._succeeded()
         except _Stop as stop:
             return await self._failed(stop)
@@ -121,10 +111,11 @@ class Executor:
         except SuspendedError as suspended:
             return await self._suspended(suspended)
 
-    async def _boundary(self, node: NodePlan) -> None:
-        """Before a node of which nothing is done or under way: may it be begun now?"""
-        if any(row.status is not StepStatus.WAITING for row in self._rows_of(node)):
+    async def _boundary(self, batch: tuple[NodePlan, ...]) -> None:
+        """Before nodes of which nothing is done or under way: may they be begun now?"""
+        if any(row.status is not StepStatus.WAITING for node in batch for row in self._rows_of(node)):
             return
+        node = batch[0]
         bench = self._bench
         boundary = Boundary(self._task, bench.journal, bench.engine, bench.clock, bench.settings.gate_interval_s)
         try:
@@ -166,14 +157,57 @@ class Executor:
             # When its node failed, and before the task was retried, the exclusion went with all other settings.
             await self._ledger.add_token(EXCLUDE_NAME, canary.name)
 
-    async def _node(self, plan: NodePlan) -> None:
+    async def _batch(self, batch: tuple[NodePlan, ...]) -> None:
+        """All nodes of the batch through the sub-steps, side by side: none stops before all may, all boot at once.
+
+        What changes settings of the cluster is done by one after the other. Those that are down already, after a crash
+        or a failure, are brought back before the others are looked at again.
+        """
+        groups = await self._groups(batch)
+        for number, group in enumerate(groups):
+            self._resuming = self._resuming or number > 0
+            await self._walk(group)
+        for plan in batch:
+            await self._bench.journal.node_switched(plan.node_id, self._bench.image.id, plan.to_zone)
+
+    async def _groups(self, batch: tuple[NodePlan, ...]) -> tuple[tuple[NodePlan, ...], ...]:
+        if len(batch) == 1 or all(row.status is StepStatus.WAITING for plan in batch for row in self._rows_of(plan)):
+            return (batch,)
+        down = tuple([plan for plan in batch if await self._is_down(plan)])
+        up = tuple(plan for plan in batch if plan not in down)
+        return tuple(group for group in (down, up) if group)
+
+    async def _is_down(self, plan: NodePlan) -> bool:
+        if self._rows[plan.name, _SHUTDOWN].status is StepStatus.SUCCESS:
+            return True
+        return await self._bench.driver.process(self._bench.cluster.node(plan.name)) is None
+
+    async def _walk(self, group: tuple[NodePlan, ...]) -> None:
         for sub in SUB_STEPS:
-            if self._rows[plan.name, sub.order].status is StepStatus.SUCCESS:
+            todo = [plan for plan in group if self._rows[plan.name, sub.order].status is not StepStatus.SUCCESS]
+            if not todo:
                 continue
-            if await self._may_end_before(plan, sub.order) and await self._abort_requested():
+            if await self._may_end(todo, sub.order) and await self._abort_requested():
                 raise AbortedError("the task was asked to end")
-            await self._step(plan, sub.order)
-        await self._bench.journal.node_switched(plan.node_id, self._bench.image.id, plan.to_zone)
+            resuming, self._resuming = self._resuming, False
+            if sub.order in _AT_ONCE and len(todo) > 1:
+                await self._together(todo, sub.order, resuming=resuming)
+            else:
+                for plan in todo:
+                    await self._step(plan, sub.order, resuming=resuming)
+
+    async def _together(self, todo: list[NodePlan], order: int, *, resuming: bool) -> None:
+        """Waits for all of them also when one fails: no effect is left under way."""
+        ends = await asyncio.gather(
+            *(self._step(plan, order, resuming=resuming) for plan in todo), return_exceptions=True
+        )
+        errors = [end for end in ends if isinstance(end, BaseException)]
+        # A lost lease or database says more than a failed sub-step, and must not be taken for one.
+        for error in sorted(errors, key=lambda one: isinstance(one, _Stop)):
+            raise error
+
+    async def _may_end(self, todo: list[NodePlan], order: int) -> bool:
+        return all([await self._may_end_before(plan, order) for plan in todo])
 
     async def _abort_requested(self) -> bool:
         return (await self._bench.journal.control(self._task.id)).aborting
@@ -187,14 +221,13 @@ class Executor:
             return True
         return order == _SHUTDOWN and await self._bench.driver.process(self._bench.cluster.node(plan.name)) is not None
 
-    async def _step(self, plan: NodePlan, order: int) -> None:
+    async def _step(self, plan: NodePlan, order: int, *, resuming: bool) -> None:
         bench, task_id = self._bench, self._task.id
         await bench.journal.begin_step(task_id, plan.name, order, bench.clock.now())
         context = self._context(plan, order)
-        first, self._resuming = self._resuming, False
         try:
             self._observer(Event("begun", plan.name, order))
-            if first and _SAFETY_CHECK < order <= _SHUTDOWN and await bench.driver.process(context.node) is not None:
+            if resuming and _SAFETY_CHECK < order <= _SHUTDOWN and await bench.driver.process(context.node) is not None:
                 # The check was passed by an earlier run, maybe hours ago, and the node still stands.
                 await self._patiently(lambda: STEPS[_SAFETY_CHECK](context))
                 if order > _TRAFFIC:
@@ -222,18 +255,9 @@ class Executor:
         await self._end_step(node, order, StepStatus.SUCCESS, outcome.desc, outcome.evidence)
 
     async def _journal_failure(self, node: str, order: int, error: ShardliftError, more: Mapping[str, object]) -> None:
-        evidence: dict[str, object] = {**more, "error": error.message}
-        parts = [error.message]
-        if isinstance(error, StepFailedError):
-            evidence |= error.evidence
-            evidence["findings"] = [finding.as_dict() for finding in error.findings]
-            parts += [str(finding) for finding in error.findings]
-            parts += [f"{key}: {value}" for key, value in error.evidence.items() if key != "log"]
-        if error.remedy:
-            evidence["remedy"] = error.remedy
-            parts.append(f"remedy: {error.remedy}")
+        desc, evidence = failure_account(error, more)
         _log.warning("sub-step failed", task=self._task.id, node=node, order=order, error=error.message)
-        await self._end_step(node, order, StepStatus.FAILED, "; ".join(parts), evidence)
+        await self._end_step(node, order, StepStatus.FAILED, desc, evidence)
 
     async def _end_step(
         self, node: str, order: int, status: StepStatus, desc: str, evidence: Mapping[str, object]
@@ -293,12 +317,8 @@ class Executor:
         total = self._task.total
         done = [name for name in total if self._rows[name, 12].status is StepStatus.SUCCESS]
         told = partial_account(self._task.kind, total, done, self._bench.image.reference)
-        account = [f"ended on request: {told}"]
         keys = await self._bench.journal.restored_keys(self._task.id)
-        if keys:
-            account.append(f"settings put back: {', '.join(keys)}")
-        if done and self._task.kind is TaskKind.UPGRADING:
-            account.append("the cluster runs two versions until a new upgrade takes the nodes that are left")
+        account = end_account(told, keys, mixed=bool(done) and self._task.kind is TaskKind.UPGRADING)
         return await self._end(TaskStatus.PARTIAL_FAILED if done else TaskStatus.FAILED, "; ".join([*account, *notes]))
 
     async def _suspended(self, suspended: SuspendedError) -> TaskStatus:
@@ -367,4 +387,5 @@ class Executor:
             count_recoveries=self._count_recoveries,
             control=control,
             check_lease=bench.journal.lease.check,
+            mates=self._mates[plan.name],
         )

@@ -10,10 +10,11 @@ from contextlib import suppress
 import structlog
 
 from shardlift.backend import Backend
+from shardlift.bench import Bench
 from shardlift.clock import Clock
 from shardlift.engine.protocol import Engine
 from shardlift.errors import ShardliftError, UsageError
-from shardlift.executor import Bench, Event, Executor
+from shardlift.executor import Event, Executor
 from shardlift.model import Cluster, TaskStatus
 from shardlift.settings import Settings
 from shardlift.steps import Ledger, Traffic

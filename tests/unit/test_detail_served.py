@@ -15,7 +15,7 @@ from tests.served import served_here
 
 async def test_every_poll_sees_what_another_process_has_written_before_it(fast_home: Path) -> None:
     """Also when several are under way at once, and one asks the database for all."""
-    async with door(fast_home) as made, another_process(made.lab) as other, served_here(made.app) as url:
+    async with door(fast_home) as made, another_process(made.lab, threads=True) as other, served_here(made.app) as url:
         path = urlsplit(made.url).path
         async with httpx.AsyncClient() as client:
 

@@ -104,9 +104,11 @@ class Scenario:
     settings: tuple[tuple[str, str, str], ...]
     pause_at_s: float | None
     abort_at_s: float | None
+    batch_size: int = 1
 
     def __str__(self) -> str:
         head = f"seed {self.seed}: {self.strategy}{', canary' if self.canary else ''}, {len(self.nodes)} nodes"
+        head += f" in batches of {self.batch_size}" if self.batch_size > 1 else ""
         lines = [f"{head}, a write to each shard every {self.writes_every_s:g} s"]
         for at, node in enumerate(self.nodes, 1):
             lines.append(f"  node {at}: {'+'.join(node.roles)}, {node.zone}, boots in {node.boot_s:g} s")
@@ -151,6 +153,7 @@ def draw(seed: int) -> Scenario:
         settings=_settings(dice),
         pause_at_s=dice.uniform(1, 150) if _chance(dice, 0.15) else None,
         abort_at_s=dice.uniform(1, 200) if _chance(dice, 0.12) else None,
+        batch_size=dice.choice((1, 1, 2, 3)),
     )
 
 

@@ -152,13 +152,16 @@ class Trial:
             cluster_id=self.cluster.id,
             image=TARGET.id,
             strategy=self.scenario.strategy,
+            batch_size=self.scenario.batch_size,
             policy=Policy(canary=self.scenario.canary),
         )
         try:
-            return await service.upgrade(request)
+            task = await service.upgrade(request)
         except RefusedError as error:
             self.watch.note(f"refused: {'; '.join(str(finding) for finding in error.findings)}")
             return None
+        self.watch.batches = tuple(frozenset(node.name for node in batch) for batch in task.plan.batches)
+        return task
 
     async def _to_the_end(self, service: Service, task: Task) -> tuple[Task, int]:
         retries, latest = 0, ""

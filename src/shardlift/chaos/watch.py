@@ -38,6 +38,7 @@ class Watch:
     fault_at_s: float = -1e9
     left_at_s: float = -1e9
     struck: set[str] = field(default_factory=set)
+    batches: tuple[frozenset[str], ...] = ()
     expected: dict[tuple[str, str], str] = field(default_factory=dict)
     on_violation: Callable[[], None] = lambda: None
     _lease: sqlite3.Connection | None = None
@@ -90,7 +91,8 @@ class Watch:
         )
         if alone:
             self.violated(f"{name} is stopped with the only started copy of {', '.join(alone[:5])}")
-        down = sorted(node.name for node in world.nodes.values() if not node.up and node.name != name)
+        together = next((batch for batch in self.batches if name in batch), frozenset({name}))
+        down = sorted(node.name for node in world.nodes.values() if not node.up and node.name not in together)
         if down:
             self.violated(f"{name} is stopped while {', '.join(down)} is away")
         if not world.quorum_without(name):

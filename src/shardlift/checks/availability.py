@@ -26,7 +26,7 @@ def nodes_present(subject: Subject) -> Iterator[Finding]:
     """
     repaired = {node.name for node in (subject.out if subject.repairing else subject.repairs)}
     for node in subject.out:
-        if subject.node is not None and node.name == subject.node.name:
+        if subject.node is not None and node.name in {subject.node.name, *subject.mates}:
             continue
         told, then = (warns, "it is taken first") if node.name in repaired else (blocks, "nothing else brings it back")
         yield told(
@@ -161,7 +161,7 @@ def last_started_copy(subject: Subject) -> Iterator[Finding]:
                 f"{copy.index}[{copy.shard}]"
                 for copy in subject.seen.copies_on(node.name)
                 if not any(
-                    (other.serving and other.node not in {None, node.name})
+                    (other.serving and other.node not in {None, node.name, *subject.mates})
                     or (counts_on_repair and left_behind(other, groups[copy.group]))
                     for other in groups[copy.group]
                 )

@@ -34,10 +34,15 @@ class _Batch:
 
 def _walk(subject: Subject) -> Iterator[_Batch]:
     away = {node.name for node in subject.out}
-    asked = subject.batches or (() if subject.node is None else ((subject.node,),))
+    together = () if subject.node is None else (subject.node, *_mates(subject))
+    asked = subject.batches or ((together,) if together else ())
     for nodes in asked:
         yield _Batch(nodes, frozenset(away))
         away -= {node.name for node in nodes}
+
+
+def _mates(subject: Subject) -> Iterator[Node]:
+    return (node for node in subject.cluster.nodes if node.name in subject.mates)
 
 
 def unavailable_budget(subject: Subject) -> Iterator[Finding]:

@@ -23,6 +23,8 @@ class Subject:
     itself has set and that are no leftovers. `canary`: the first node is to wait for somebody's word, without shard
     copies, before the others follow.
 
+    `batch_size`: how many nodes may be taken together at most. `mates`: names of the nodes taken together with `node`.
+
     Of a task that is no upgrade (`kind`), `chosen` names the nodes it is about, `to_zones` tells which of them change
     to which zone, and `unsaved` that they come back with an empty disk although nothing has left them before.
     """
@@ -44,6 +46,8 @@ class Subject:
     chosen: frozenset[str] | None = None
     to_zones: Mapping[str, str] = field(default_factory=dict)
     unsaved: bool = False
+    mates: frozenset[str] = frozenset()
+    batch_size: int = 1
 
     @property
     def taken(self) -> tuple[Node, ...]:

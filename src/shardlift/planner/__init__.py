@@ -1,10 +1,11 @@
 """From what was observed and asked to a plan and its dry run, or to a refusal. Pure."""
 
+from shardlift.planner.batches import make_batches, order_nodes
 from shardlift.planner.dryrun import forecast, plan_and_forecast
 from shardlift.planner.foreseen import foreseen
 from shardlift.planner.moving import Departures, departures
 from shardlift.planner.obstacles import not_asked_finding, refused_findings, stalled_findings
-from shardlift.planner.planner import draft_plan, order_nodes, plan_upgrade
+from shardlift.planner.planner import draft_plan, plan_upgrade
 from shardlift.planner.zones import spread
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "draft_plan",
     "forecast",
     "foreseen",
+    "make_batches",
     "not_asked_finding",
     "order_nodes",
     "plan_and_forecast",

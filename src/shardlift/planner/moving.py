@@ -23,18 +23,29 @@ class Departures:
     stuck: tuple[Finding, ...]
 
 
-def departures(subject: Subject, source: str, groups: Collection[Group], preferred: Collection[str]) -> Departures:
+def departures(
+    subject: Subject,
+    source: str,
+    groups: Collection[Group],
+    *,
+    preferred: Collection[str],
+    closed: Collection[str] = (),
+) -> Departures:
     """Moves of the copies of these shards off `source`, by a fresh observation.
 
     They go to one of the `preferred` nodes where one may have them: a node that has been taken already, so that nothing
-    has to move twice. The primary of a segment-replicated shard goes after all replicas, since no older node may have a
-    replica of a newer primary; among the others the largest go first, which is what ends soonest.
+    has to move twice; never to one that is `closed`. The primary of a segment-replicated shard goes after all replicas,
+    since no older node may have a replica of a newer primary; among the others the largest go first, which is what ends
+    soonest.
     """
     state = build_state(subject.seen, subject.cluster.nodes, _release(subject))
     place = state.places.get(source)
     if place is None:
         return Departures((), (), ())
     place.open = False
+    for name in closed:
+        if name in state.places:
+            state.places[name].open = False
     wanted = frozenset(groups)
     moved: dict[Copy, Place] = {}
     for only in (frozenset(preferred), None):

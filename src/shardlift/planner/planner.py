@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import replace
 
 from shardlift.checks import Subject, check_batches, check_plan
-from shardlift.checks.members import eligible, holds_data, tier
-from shardlift.model import Finding, Node, NodePlan, NodeSeen, Observation, Plan, Severity, Strategy
-
-
-def order_nodes(nodes: Iterable[Node], seen: Observation) -> tuple[Node, ...]:
-    """The order to take the nodes in.
-
-    First those that are out of the cluster: to repair one makes nothing worse. Then those that cannot be elected,
-    tier by tier, and only then those that can: an older node may be refused by a newer master. Within a tier zone by
-    zone, so that a zone with new nodes can soon hold the replicas that no older node may have. The zone of the elected
-    master comes last, and it last of all, so that mastership moves once: every other candidate is new by then.
-    """
-    nodes = tuple(nodes)
-    masters_node = next((node for node in nodes if node.name == seen.elected), None)
-    zones = list(dict.fromkeys(node.zone for node in nodes))
-    if masters_node is not None:
-        zones.remove(masters_node.zone)
-        zones.append(masters_node.zone)
-
-    def rank(item: tuple[int, Node]) -> tuple[bool, bool, bool, int, int, int]:
-        position, node = item
-        member = seen.node(node.name)
-        return (
-            member is not None,
-            eligible(node, member),
-            node is masters_node,
-            tier(node, member),
-            zones.index(node.zone),
-            position,
-        )
-
-    return tuple(node for _, node in sorted(enumerate(nodes), key=rank))
+from shardlift.checks.members import holds_data
+from shardlift.model import Finding, Node, NodePlan, NodeSeen, Plan, Severity, Strategy
+from shardlift.planner.batches import make_batches
 
 
 def plan_upgrade(subject: Subject) -> tuple[Plan | None, tuple[Finding, ...]]:
     """The plan and all findings; no plan when a finding blocks.
 
-    Nodes that run the image already are left out. Each batch is one node: at no time is more than one away, which is
-    what the rules prove safe.
+    Nodes that run the image already are left out. Unless the subject allows larger batches, each is one node: at no
+    time is more than one away, which is what the rules prove safe.
     """
     findings = check_plan(subject)
     plan = draft_plan(subject)
     nodes = {node.name: node for node in subject.cluster.nodes}
-    findings += check_batches(subject, ((nodes[one.name] for one in batch) for batch in plan.batches))
+    batches = tuple(tuple(nodes[one.name] for one in batch) for batch in plan.batches)
+    findings += check_batches(replace(subject, budget=max(map(len, batches), default=1)), batches)
     if any(finding.severity is Severity.BLOCK for finding in findings):
         return None, findings
     return plan, findings
@@ -57,15 +29,17 @@ def plan_upgrade(subject: Subject) -> tuple[Plan | None, tuple[Finding, ...]]:
 def draft_plan(subject: Subject) -> Plan:
     """The plan as it would be if no rule objected: what the dry run walks."""
     members = {member.name: member for member in subject.seen.nodes}
-    ordered = order_nodes(subject.taken, subject.seen)
+    batches = make_batches(subject)
     # A node that is repaired is no trial: nobody would wait with a node missing.
-    first = next((node.name for node in ordered if node.name in members), None) if subject.canary else None
+    ordered = (node.name for batch in batches for node in batch)
+    first = next((name for name in ordered if name in members), None) if subject.canary else None
     return Plan(
         cluster_id=subject.cluster.id,
         strategy=subject.strategy,
         image_id=subject.image.id,
         batches=tuple(
-            (_node_plan(node, members.get(node.name), subject, canary=node.name == first),) for node in ordered
+            tuple(_node_plan(node, members.get(node.name), subject, canary=node.name == first) for node in batch)
+            for batch in batches
         ),
     )
 

@@ -173,6 +173,7 @@ class Intent:
     agency: str = ""
     backup_check: bool = False
     load_check: bool = False
+    batch_size: int = 1
     policy: Policy = field(default_factory=Policy)
 
 

@@ -289,5 +289,6 @@ def upgrade_intent(cluster: Cluster, asked: UpgradeRequest | Route) -> Intent:
         agency=asked.agency,
         backup_check=asked.backup_check,
         load_check=asked.load_check,
+        batch_size=asked.batch_size if isinstance(asked, UpgradeRequest) else 1,
         policy=asked.policy,
     )

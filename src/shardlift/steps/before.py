@@ -63,6 +63,8 @@ async def _ask_rules(ctx: StepContext) -> tuple[Observation, tuple[Finding, ...]
         image=ctx.image,
         strategy=ctx.strategy,
         node=ctx.node,
+        mates=ctx.mates,
+        budget=1 + len(ctx.mates),
         own_tokens=await ctx.ledger.own_tokens(),
     )
     return seen, check_node(subject)

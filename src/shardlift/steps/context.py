@@ -74,7 +74,7 @@ class StepContext:
 
     `earlier` gives the evidence of a sub-step of this node that is done. `check_lease` raises FencedError and is
     called before each effect on cluster or host. `report` writes the progress of the running sub-step.
-    `control` says what people want of the task now.
+    `control` says what people want of the task now. `mates`: names of the nodes that are taken together with this one.
     """
 
     task_id: str
@@ -94,11 +94,17 @@ class StepContext:
     count_recoveries: Callable[[], Awaitable[None]]
     control: Callable[[], Awaitable[Control]]
     check_lease: Callable[[], None]
+    mates: frozenset[str] = frozenset()
 
     @property
     def zone(self) -> str:
         """Where the node is to be when it is back."""
         return self.plan.to_zone or self.node.zone
+
+    @property
+    def away(self) -> frozenset[str]:
+        """Names of all nodes that may be away while this one is."""
+        return self.mates | {self.node.name}
 
     @property
     def replaced(self) -> bool:

@@ -70,8 +70,8 @@ async def _last_look(ctx: StepContext) -> None:
 
 async def _away(ctx: StepContext) -> list[str]:
     """Other nodes that are no members now, or that are to vote and do not answer."""
-    others = [member for member in await ctx.engine.nodes() if member.name != ctx.node.name]
-    away = {node.name for node in ctx.cluster.nodes} - {member.name for member in others} - {ctx.node.name}
+    others = [member for member in await ctx.engine.nodes() if member.name not in ctx.away]
+    away = {node.name for node in ctx.cluster.nodes} - {member.name for member in others} - ctx.away
     voters = [member.name for member in others if member.master_eligible]
     answers = await asyncio.gather(*(ctx.engine.answers(name) for name in voters))
     return sorted(away | {name for name, answer in zip(voters, answers, strict=True) if not answer})
@@ -83,7 +83,7 @@ async def _none_alone(ctx: StepContext) -> None:
     for copy in await ctx.engine.shards():
         if copy.serving:
             serving.setdefault(copy.group, set()).add(copy.node)
-    alone = sorted(f"{index}[{shard}]" for (index, shard), nodes in serving.items() if nodes == {ctx.node.name})
+    alone = sorted(f"{index}[{shard}]" for (index, shard), nodes in serving.items() if nodes <= ctx.away)
     if alone:
         raise StepFailedError(
             f"{len(alone)} shards have their only started copy on the node",

@@ -139,10 +139,11 @@ async def _settled(ctx: StepContext) -> Health:
             members = await ctx.engine.nodes()
             missing = _missing(ctx, members)
             if missing:
+                strangers = _strangers(ctx, missing)
                 now_s = ctx.clock.elapsed_s()
-                gone_since_s = now_s if gone_since_s is None else gone_since_s
-                if now_s - gone_since_s >= _OTHERS_GONE_S:
-                    _others_gone(ctx, missing, health.status)
+                gone_since_s = (now_s if gone_since_s is None else gone_since_s) if strangers else None
+                if gone_since_s is not None and now_s - gone_since_s >= _OTHERS_GONE_S:
+                    _others_gone(ctx, strangers, health.status)
                 continue
             gone_since_s = None
             if health.settled:
@@ -167,6 +168,11 @@ async def _settled(ctx: StepContext) -> Health:
 def _missing(ctx: StepContext, members: tuple[NodeSeen, ...]) -> tuple[str, ...]:
     seen = {member.name for member in members}
     return tuple(node.name for node in ctx.cluster.nodes if node.name not in seen)
+
+
+def _strangers(ctx: StepContext, missing: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of them that are not away because they are taken, too."""
+    return tuple(name for name in missing if name not in ctx.mates)
 
 
 def _others_gone(ctx: StepContext, missing: tuple[str, ...], status: Health) -> None:

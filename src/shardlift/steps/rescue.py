@@ -41,7 +41,7 @@ async def rescue(ctx: StepContext) -> Outcome:
         if await ctx.abort_requested():
             raise AbortedError("the task was asked to end while copies were leaving the node")
         shards = await ctx.engine.shards()
-        alone, moving = _alone(shards, ctx.node.name), _moving(shards, ctx.node.name)
+        alone, moving = _alone(shards, ctx.node.name, ctx.away), _moving(shards, ctx.node.name)
         if not alone and not moving:
             await ctx.count_recoveries()
             return _told(work.moved)
@@ -93,8 +93,8 @@ async def _plan(ctx: StepContext, work: _Rescue, waiting: frozenset[Group]) -> N
     seen = await ctx.engine.observe()
     subject = Subject(seen=seen, cluster=ctx.cluster, image=ctx.image, strategy=ctx.strategy, node=ctx.node)
     target = ctx.image.engine, ctx.image.version
-    taken = [one.name for one in seen.nodes if (one.engine, one.version) == target and one.name != ctx.node.name]
-    found = departures(subject, ctx.node.name, waiting, taken)
+    taken = [one.name for one in seen.nodes if (one.engine, one.version) == target and one.name not in ctx.away]
+    found = departures(subject, ctx.node.name, waiting, preferred=taken, closed=ctx.mates)
     work.planned = list(zip(found.moves, found.sizes_bytes, strict=True))
     work.sizes_bytes = {(move.index, move.shard): size for move, size in work.planned}
     work.stuck = found.stuck
@@ -114,10 +114,10 @@ async def find_member(ctx: StepContext) -> NodeSeen:
     )
 
 
-def _alone(shards: tuple[ShardCopy, ...], node: str) -> frozenset[Group]:
-    """Shards of which the node has a started copy and no other node has."""
+def _alone(shards: tuple[ShardCopy, ...], node: str, away: frozenset[str]) -> frozenset[Group]:
+    """Shards of which the node has a started copy, and no node has that stays."""
     mine = {copy.group for copy in shards if copy.serving and copy.node == node}
-    others = {copy.group for copy in shards if copy.serving and copy.node not in (node, None)}
+    others = {copy.group for copy in shards if copy.serving and copy.node is not None and copy.node not in away}
     return frozenset(mine - others)
 
 

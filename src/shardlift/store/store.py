@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -36,6 +36,26 @@ from shardlift.store.queue import TURNS, at
 from shardlift.store.tables import cluster, node, project, step, task
 
 _SHUTDOWN = 6
+
+
+# Nodes taken together with one that failed, and that have not been stopped either: what was set for them is taken back.
+_STANDING = step.alias()
+_RESET_MATES = (
+    update(step)
+    .where(
+        step.c.task_id == bindparam("of_task"),
+        step.c.order < _SHUTDOWN,
+        step.c.status == str(StepStatus.SUCCESS),
+        step.c.node.in_(
+            select(_STANDING.c.node).where(
+                _STANDING.c.task_id == bindparam("of_task"),
+                _STANDING.c.order == _SHUTDOWN,
+                _STANDING.c.status == str(StepStatus.WAITING),
+            )
+        ),
+    )
+    .values(status=str(StepStatus.WAITING), end=None)
+)
 
 
 class Store:
@@ -206,6 +226,7 @@ class Store:
                         )
                         .values(status=str(StepStatus.WAITING), end=None, progress={}, revision=revision)
                     )
+                await connection.execute(_RESET_MATES, {"of_task": task_id})
                 return True
         except IntegrityError:
             raise busy((await self.task(task_id)).cluster_id) from None
