@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from shardlift.web import BoundedHttp
+from shardlift.web import http_of
 
 _PATIENCE_S = 30
 
@@ -27,7 +27,7 @@ class _Server(uvicorn.Server):
                 app,
                 host="127.0.0.1",
                 port=0,
-                http=BoundedHttp,
+                http=http_of(app),
                 log_config=None,
                 lifespan="off",
                 timeout_graceful_shutdown=_PATIENCE_S,

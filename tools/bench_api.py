@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import socket
 import sqlite3
@@ -131,13 +130,16 @@ def shardlift(filled: Filled, name: str) -> Iterator[Server]:
 
 
 @contextmanager
-def bare(folder: Path) -> Iterator[Callable[[str, str], Server]]:
-    """Gives a maker of servers by name and file: all the same process."""
+def bare(folder: Path) -> Iterator[Callable[[str, Server], Server]]:
+    """Gives a maker of servers by name and by the server whose requests it is sent: all the same process.
+
+    The same signed requests: to read a request from the wire is the HTTP server's work, here as there.
+    """
     with _process([sys.executable, str(ROOT / "tools/bench_bare.py"), str(folder)]) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        _until(lambda: _answers(f"http://127.0.0.1:{port}/{next(folder.iterdir()).name}"))
-        yield lambda name, file: Server(name, port, psutil.Process(process.pid), [f"/{file}"])
+        _until(lambda: _answers(f"http://127.0.0.1:{port}/v1.0/any/clusters/{next(folder.iterdir()).name}"))
+        yield lambda name, like: Server(name, port, psutil.Process(process.pid), like.paths, like.ak, like.sk)
 
 
 @contextmanager
@@ -193,9 +195,9 @@ def say(text: str) -> None:
     print(f"== bench-api: {text}", file=sys.stderr, flush=True)
 
 
-def page_of(server: Server) -> bytes:
+def page_of(server: Server, path: str = "") -> bytes:
     """One answer, signed as all are."""
-    url = f"http://127.0.0.1:{server.port}{server.paths[0]}"
+    url = f"http://127.0.0.1:{server.port}{path or server.paths[0]}"
     headers = sign("GET", url, ak=server.ak, sk=server.sk, now=datetime.now(UTC))
     with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
         return bytes(answer.read())
@@ -239,13 +241,17 @@ def run(options: argparse.Namespace, folder: Path, stack: ExitStack) -> None:
     ours = {name: stack.enter_context(shardlift(home, name)) for name, home in homes.items()}
     answers = folder / "answers"
     answers.mkdir()
+    sizes = {}
     for server in ours.values():
-        (answers / re.sub(r"\W+", "-", server.name)).write_bytes(page_of(server))
+        say(f"the first poll of each of the {len(server.paths):,} clusters of {server.name}")
+        for path in server.paths:
+            (answers / path.split("/")[4]).write_bytes(page_of(server, path))
+        sizes[server.name] = statistics.median((answers / path.split("/")[4]).stat().st_size for path in server.paths)
     make_bare = stack.enter_context(bare(answers))
-    bares = {name: make_bare(f"bare, {name}", re.sub(r"\W+", "-", name)) for name in ours}
+    bares = {name: make_bare(f"bare, {name}", ours[name]) for name in ours}
     other = stack.enter_context(moto())
     everyone = [*(server for name in ours for server in (ours[name], bares[name])), other]
-    for one in everyone:  # the first time pages are made, and everything is loaded
+    for one in everyone:  # the first time everything is loaded
         one.measure(1, options.connections)
         one.rows.clear()
     for at in range(options.rounds):
@@ -253,7 +259,6 @@ def run(options: argparse.Namespace, folder: Path, stack: ExitStack) -> None:
         for one in everyone:
             one.measure(options.seconds, options.connections)
     changed = {name: after_a_change(ours[name], homes[name], 30) for name in ours}
-    sizes = {name: (answers / re.sub(r"\W+", "-", name)).stat().st_size for name in ours}
     report(ours, bares, other, changed, sizes, as_json=options.json)
 
 
@@ -262,7 +267,7 @@ def report(
     bares: dict[str, Server],
     moto_server: Server,
     changed: dict[str, float],
-    sizes: dict[str, int],
+    sizes: dict[str, float],
     *,
     as_json: bool,
 ) -> None:
@@ -315,7 +320,7 @@ def report(
             f"{row['per_s']:,.0f}",
             f"{row['cpu_us']:.0f}",
             *(f"{row[key]:.2f}" for key in ("p50_ms", "p99_ms", "changed_ms")),
-            f"{row['bytes']:,}",
+            f"{row['bytes']:,.0f}",
         )
     console.print(table)
     table = Table("the others", box=None, pad_edge=False)

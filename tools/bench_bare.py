@@ -1,6 +1,7 @@
 """The least that a server can do: an ASGI app that answers each path with bytes of its own, and asks nobody who asks.
 
-`bench_bare.py FOLDER` serves the files in it by name (`/NAME`), as `shardlift serve` serves, and prints its port.
+`bench_bare.py FOLDER` has a file for each cluster, named by its id: what is answered to a poll of its upgrade details,
+whoever asks. It serves as `shardlift serve` does, and prints its port.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ import uvicorn
 from shardlift.web import BoundedHttp, run, settle
 
 _REQUEST_ID = b"0" * 32
+_CLUSTER = 4  # /v1.0/PROJECT/clusters/CLUSTER/upgrade/detail
 
 
 def app_of(folder: Path) -> Any:
-    answers = {f"/{file.name}": file.read_bytes() for file in folder.iterdir()}
+    answers = {file.name: file.read_bytes() for file in folder.iterdir()}
     heads = {
-        path: [
+        name: [
             (b"content-length", str(len(body)).encode()),
             (b"content-type", b"application/json"),
             (b"x-request-id", _REQUEST_ID),
         ]
-        for path, body in answers.items()
+        for name, body in answers.items()
     }
 
     async def app(scope: Any, _receive: Any, send: Any) -> None:
-        path = scope["path"]
-        await send({"type": "http.response.start", "status": 200, "headers": heads[path]})
-        await send({"type": "http.response.body", "body": answers[path]})
+        name = scope["path"].split("/")[_CLUSTER]
+        await send({"type": "http.response.start", "status": 200, "headers": heads[name]})
+        await send({"type": "http.response.body", "body": answers[name]})
 
     return app
 

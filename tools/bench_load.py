@@ -138,6 +138,8 @@ def main() -> None:
     sys.stdin.close()
     took_s = load.run(job["seconds"])
     found = sorted(load.latencies_ns)
+    if not found:
+        raise SystemExit(f"no answer within {took_s:.1f} s from port {job['port']}")
     json.dump(
         {
             "per_s": len(found) / took_s,

@@ -23,7 +23,7 @@ from shardlift.serve import read_credentials
 from shardlift.service import Service, open_service
 from shardlift.service.requests import CreateCluster, Credentials, NodeGroup
 from shardlift.settings import Settings
-from shardlift.web import BoundedHttp
+from shardlift.web import http_of
 
 IMAGE = "opensearch:2.19.4"
 NAME = "emulated"
@@ -165,13 +165,14 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def _answering(service: Service) -> AsyncIterator[str]:
+    app = create_app(service)
     config = uvicorn.Config(
-        create_app(service),
+        app,
         host=service.settings.host,
         port=service.settings.port,
         log_config=None,
         access_log=False,
-        http=BoundedHttp,
+        http=http_of(app),
         lifespan="off",
         timeout_graceful_shutdown=_GRACE_S,
     )

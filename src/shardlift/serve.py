@@ -107,12 +107,13 @@ async def _serve(settings: Settings, observer: Callable[[Event], None], readied:
         await service.audit.prune()
         await service.leases.reap("serve:")
         await _first_project(service, url)
+        app = create_app(service)
         server = _Server(
             uvicorn.Config(
-                create_app(service),
+                app,
                 log_config=None,
                 access_log=False,
-                http=web.BoundedHttp,
+                http=web.http_of(app),
                 # Long polls may be open for a minute; a server that is asked to end does not wait for them.
                 timeout_graceful_shutdown=_GRACE_S,
                 ssl_certfile=files.cert if files else None,

@@ -36,6 +36,7 @@ from shardlift.api.pages import DetailPages
 from shardlift.api.polls import Polls
 from shardlift.clock import Clock, SystemClock
 from shardlift.errors import ShardliftError
+from shardlift.web import Quick
 
 if TYPE_CHECKING:
     from shardlift.service import Service
@@ -112,9 +113,12 @@ class _Api(FastAPI):
 
     _first: ASGIApp | None = None
 
-    def look_first(self, make: Callable[[ASGIApp], ASGIApp]) -> None:
+    quick: Quick | None = None
+
+    def look_first(self, make: Callable[[ASGIApp], Polls]) -> None:
         """`make` is given the whole app, and makes what is called in its place."""
-        self._first = make(super().__call__)
+        self._first = polls = make(super().__call__)
+        self.quick = polls.quick
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await (self._first or super().__call__)(scope, receive, send)

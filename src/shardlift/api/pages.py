@@ -35,13 +35,17 @@ class Asked(NamedTuple):
 
 @dataclass(slots=True)
 class Page:
-    """An answer, and what it was made from. `mark`: the database's when it was last asked for the state."""
+    """An answer, and what it was made from. `mark`: the database's when it was last asked for the state.
+
+    `head`: its headers as they go over the wire, and behind them the name of the request's id.
+    """
 
     mark: int
     state: PageState
     images: tuple[Image, ...]
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...]
+    head: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,9 @@ class DetailPages:
             parts = await self._parts_of(state, images)
             if parts is not None:
                 body = _joined(state.total, parts)
-                self._pages.put(asked, Page(mark, state, images, body, _headers(body)), len(body))
+                headers = _headers(body)
+                head = b"".join(b"%b: %b\r\n" % header for header in headers) + b"x-request-id: "
+                self._pages.put(asked, Page(mark, state, images, body, headers, head), len(body))
                 return body
         return await self._whole(asked, images)
 
