@@ -118,7 +118,9 @@ async def test_what_was_taken_away_or_changed_counts_at_the_next_poll(fast_home:
         bad = headers["Authorization"][:-1] + ("0" if headers["Authorization"][-1] != "0" else "1")
         assert (await client.get(url, headers={**headers, "Authorization": bad})).status_code == 401
         async with other.write() as connection:
-            await connection.exec_driver_sql("UPDATE task SET status = 'FAILED', fail_message = 'told', revision = revision + 1")
+            await connection.exec_driver_sql(
+                "UPDATE task SET status = 'FAILED', fail_message = 'told', revision = revision + 1"
+            )
         answer = await client.get(url, headers=signed(made, url))
         assert answer.json()["detailList"][0]["failMessage"] == "told"
         async with other.write() as connection:

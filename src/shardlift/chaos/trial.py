@@ -164,9 +164,10 @@ class Trial:
         return task
 
     async def _to_the_end(self, service: Service, task: Task) -> tuple[Task, int]:
-        retries, latest = 0, ""
+        retries, latest, mark = 0, "", -1
         while self.clock.elapsed_s() < _LONGEST_S and not self.watch.violations:
-            task = await service.task(task.id)
+            if (now := service.store.database.mark()) != mark:  # the same data is the same task
+                task, mark = await service.task(task.id), now
             latest = self._progress(task, latest)
             if task.status is TaskStatus.FAILED and not task.aborting:
                 retries += 1

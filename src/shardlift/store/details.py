@@ -10,9 +10,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Row, bindparam, case, func, select, tuple_
+from sqlalchemy import Row, Select, and_, bindparam, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shardlift.bounded import Bounded
@@ -27,6 +28,7 @@ _LATEST = "SELECT max(sequence) FROM task WHERE cluster_id = ? AND kind = ?"
 _NEWER = "SELECT count(*) FROM task WHERE cluster_id = ? AND kind = ? AND sequence > ?"
 _PAGE = "SELECT id, revision FROM task WHERE cluster_id = ? AND kind = ? ORDER BY sequence DESC LIMIT ? OFFSET ?"
 _COUNTS_MAX = 10_000
+_PAGE_MAX = 100
 _PLAN_NODES_MAX = 50_000
 
 _BEGUN = datetime(1970, 1, 1, tzinfo=UTC)
@@ -43,11 +45,15 @@ _NODES = (
     .where(step.c.task_id.in_(bindparam("ids", expanding=True)))
     .group_by(step.c.task_id, step.c.node)
 )
-_STEPS = (
-    select(step)
-    .where(tuple_(step.c.task_id, step.c.node).in_(bindparam("pairs", expanding=True)))
-    .order_by(step.c.task_id, step.c.position)
-)
+
+
+@lru_cache(_PAGE_MAX)
+def _steps_of(count: int) -> Select[Any]:
+    """The rows of so many pairs of task and node. One OR each: SQLite looks a list of pairs up in no index."""
+    pairs = (
+        and_(step.c.task_id == bindparam(f"task_{at}"), step.c.node == bindparam(f"node_{at}")) for at in range(count)
+    )
+    return select(step).where(or_(*pairs)).order_by(step.c.task_id, step.c.position)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +116,11 @@ class Details:
             found = [_task(row, plans[row.id], outlines[row.id]) for row in rows]
             pairs = [(one.id, one.shown_node) for one in found if one.shown_node is not None]
             shown: dict[str, list[StepRow]] = defaultdict(list)
-            for row in await connection.execute(_STEPS, {"pairs": pairs}) if pairs else ():
-                shown[row.task_id].append(step_from(row))
+            for some in _batches(pairs):
+                named = {f"task_{at}": one for at, (one, _) in enumerate(some)}
+                named |= {f"node_{at}": node for at, (_, node) in enumerate(some)}
+                for row in await connection.execute(_steps_of(len(some)), named):
+                    shown[row.task_id].append(step_from(row))
         return tuple(_with_shown(one, shown[one.id]) for one in found)
 
     async def _plans_of(self, connection: AsyncConnection, ids: Iterable[str]) -> dict[str, Plan]:
@@ -123,6 +132,10 @@ class Details:
             plans[row.id] = plan
             self._plans.put(row.id, plan, 1 + len(plan.nodes))
         return {one: plan for one, plan in plans.items() if plan is not None}
+
+
+def _batches(pairs: Sequence[tuple[str, str]]) -> Iterable[Sequence[tuple[str, str]]]:
+    return (pairs[at : at + _PAGE_MAX] for at in range(0, len(pairs), _PAGE_MAX))
 
 
 def _outline(node: Row[Any]) -> StepRow:

@@ -50,6 +50,11 @@ class UtcTime(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
+def stored(value: datetime) -> str:
+    """A time as a `UtcTime` lies in the database, for statements that go past SQLAlchemy."""
+    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
 project = Table(
     "project",
     metadata,
