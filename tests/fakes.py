@@ -274,6 +274,10 @@ class FakeService:
         found.reverse()
         return Page(len(found), tuple(found[start - 1 : start - 1 + limit]))
 
+    async def newest_tasks(self, clusters: Sequence[Cluster]) -> dict[str, Task]:
+        wanted = {one.id for one in clusters}
+        return {task.cluster_id: task for task in self.kept_tasks.values() if task.cluster_id in wanted}
+
     async def task(self, task_id: str, project_id: str | None = None) -> Task:
         task = self.kept_tasks.get(task_id)
         if task is None or project_id not in (None, task.project_id):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -58,7 +59,7 @@ async def list_clusters(
 ) -> schemas.ClusterList:
     """Clusters of the project in the path, a page of them."""
     page = await caller.service.clusters(caller.project_id, start=start or offset or 1, limit=limit)
-    clusters = [await _detail(caller.service, cluster) for cluster in page.items]
+    clusters = await _details(caller.service, page.items)
     return schemas.ClusterList.model_validate({"totalSize": page.total, "clusters": clusters})
 
 
@@ -70,7 +71,8 @@ async def list_clusters(
 )
 async def show_cluster(found: InPath) -> schemas.ClusterDetail:
     """A cluster with its nodes. It is idle when `actions` is empty and `actionProgress` is `{}`."""
-    return schemas.ClusterDetail.model_validate(await _detail(found.service, found.cluster))
+    shown = await _details(found.service, (found.cluster,))
+    return schemas.ClusterDetail.model_validate(shown[0])
 
 
 @router.get(
@@ -236,19 +238,18 @@ def _upgrade_body(body: bytes) -> schemas.UpgradeCoreBody:
     return css_parsed(schemas.UpgradeCoreBody, value)
 
 
-async def _detail(service: Service, cluster: Cluster) -> dict[str, object]:
-    """One cluster in CSS's words. The task is read after the cluster: a busy one may end between, never begin.
+async def _details(service: Service, clusters: Sequence[Cluster]) -> list[dict[str, object]]:
+    """Clusters in CSS's words. Tasks are read after the clusters: a busy one may end between, never begin.
 
     Of one that is idle and available no task tells anything more, and most clusters are.
     """
-    quiet = cluster.status is ClusterStatus.AVAILABLE and cluster.busy_with is None
-    newest = () if quiet else (await service.tasks(cluster.id, limit=1)).items
-    return render.cluster_detail(
-        cluster,
-        _image(service, cluster.image_id),
-        newest[0] if newest else None,
-        volume_gib=_volume_gib(service),
-    )
+    telling = [one for one in clusters if one.status is not ClusterStatus.AVAILABLE or one.busy_with is not None]
+    newest = await service.newest_tasks(telling)
+    volume_gib = _volume_gib(service)
+    return [
+        render.cluster_detail(one, _image(service, one.image_id), newest.get(one.id), volume_gib=volume_gib)
+        for one in clusters
+    ]
 
 
 def _image(service: Service, image_id: str) -> Image | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 
 from shardlift.backend import Backend
@@ -252,6 +253,10 @@ class Service:
         """Another project's is not found, in the words and at the cost of one that does not exist."""
         task = await self.store.task(task_id, project_id)
         return (await self._control.with_turns((task,)))[0]
+
+    async def newest_tasks(self, clusters: Sequence[Cluster]) -> dict[str, Task]:
+        """The newest task of each of these clusters that has one, by its id; their turns are not told."""
+        return await self.details.newest([one.id for one in clusters]) if clusters else {}
 
     async def wait_task(self, task_id: str, after_revision: int, timeout_s: float) -> Task:
         """The task as soon as its revision is past `after_revision`, or as it is after `timeout_s` (60 at most)."""

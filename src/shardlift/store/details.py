@@ -20,7 +20,7 @@ from shardlift.bounded import Bounded
 from shardlift.model import SUB_STEPS, Plan, StepRow, StepStatus, Task, TaskKind
 from shardlift.store.codec import plan_from, step_from, task_from
 from shardlift.store.database import Database
-from shardlift.store.tables import step, task
+from shardlift.store.tables import cluster, step, task
 
 # On SQLite's own terms: these run in the event loop's thread, and so must be lookups in an index.
 _OWNED = "SELECT driver FROM cluster WHERE id = ? AND project_id = ?"
@@ -45,6 +45,15 @@ _NODES = (
     .where(step.c.task_id.in_(bindparam("ids", expanding=True)))
     .group_by(step.c.task_id, step.c.node)
 )
+
+
+_LAST = select(func.max(task.c.sequence)).where(task.c.cluster_id == cluster.c.id).correlate(cluster).scalar_subquery()
+_NEWEST = (
+    select(task.c.id)
+    .select_from(cluster.join(task, task.c.sequence == _LAST))
+    .where(cluster.c.id.in_(bindparam("ids", expanding=True)))
+)
+_ALL_STEPS = select(step).where(step.c.task_id.in_(bindparam("ids", expanding=True))).order_by(step.c.position)
 
 
 @lru_cache(_PAGE_MAX)
@@ -122,6 +131,20 @@ class Details:
                 for row in await connection.execute(_steps_of(len(some)), named):
                     shown[row.task_id].append(step_from(row))
         return tuple(_with_shown(one, shown[one.id]) for one in found)
+
+    async def newest(self, cluster_ids: Sequence[str]) -> dict[str, Task]:
+        """The newest task of each of the clusters that have one, with all its rows, at one moment."""
+        tasks: dict[str, Task] = {}
+        async with self._database.read() as connection:
+            last = (await connection.execute(_NEWEST, {"ids": cluster_ids})).all()
+            rows = (await connection.execute(_TASKS, {"ids": [row.id for row in last]})).all() if last else ()
+            plans = await self._plans_of(connection, [row.id for row in rows])
+            steps: dict[str, list[StepRow]] = defaultdict(list)
+            for row in await connection.execute(_ALL_STEPS, {"ids": list(plans)}) if plans else ():
+                steps[row.task_id].append(step_from(row))
+        for row in rows:
+            tasks[row.cluster_id] = _task(row, plans[row.id], steps[row.id])
+        return tasks
 
     async def _plans_of(self, connection: AsyncConnection, ids: Iterable[str]) -> dict[str, Plan]:
         """A plan never changes, and is most of what a large task weighs."""
