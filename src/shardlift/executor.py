@@ -82,6 +82,8 @@ class Executor:
             for batch in task.plan.batches
             for node in batch
         }
+        self._batches = tuple(frozenset(node.name for node in batch) for batch in task.plan.batches)
+        self._number = {name: number for number, batch in enumerate(self._batches) for name in batch}
         self._resuming = True
         self._since_ms = int(task.created_at.timestamp() * 1000)
 
@@ -388,4 +390,5 @@ class Executor:
             control=control,
             check_lease=bench.journal.lease.check,
             mates=self._mates[plan.name],
+            taken=self._batches[: self._number[plan.name]],
         )

@@ -257,7 +257,7 @@ def test_a_node_that_came_back_has_another_id():
         ("node-b", 1, 0),
         ("node-c", 1, 0),
         ("node-d", 0, 1),
-        ("node-a", 1, 0),
+        ("node-a", 0, 0),
     ]
     assert severities == ["block"]
     assert "include._id" in text

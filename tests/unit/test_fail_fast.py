@@ -9,7 +9,7 @@ import pytest
 
 from shardlift.executor import Event
 from shardlift.model import StepStatus, Strategy, Task, TaskStatus
-from shardlift.sim import MIB, IndexSpec
+from shardlift.sim import IndexSpec
 from tests.unit.test_upgrade_walk import assert_whole
 from tests.worlds import Lab, open_lab
 
@@ -59,7 +59,9 @@ async def test_an_exclusion_taken_away_is_set_again(fast_home: Path) -> None:
 async def test_somebody_who_insists_is_named(fast_home: Path) -> None:
     async with open_lab(fast_home, replicas=0) as lab:
         task = await lab.submit()
-        lab.world.indices["index-0"].copy_bytes = lab.world.indices["index-1"].copy_bytes = 20_000 * MIB
+        # Something that only an exclusion is left for: no explicit move is allowed.
+        for index in lab.world.indices:
+            lab.world.put_index_setting(index, "index.routing.allocation.require._name", task.plan.nodes[0].name)
 
         def insist() -> str:
             lab.world.persistent.pop(EXCLUDE_ID, None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from itertools import islice
 
 from shardlift.allocation.chooser import Chooser
@@ -13,6 +14,8 @@ from shardlift.allocation.state import Copy, Place, State
 _REPAIR_NODES_MAX = 32
 _REPAIR_COPIES_MAX = 16
 _PASSES_MAX = 8
+# How many nodes of a tier are tried for a copy.
+_TIER_MAX = 32
 # Copies without a node that are tried each time a node comes back.
 _UNPLACED_MAX = 500
 
@@ -28,11 +31,19 @@ class Drained:
     eased: dict[Place, None] = field(default_factory=dict)
 
 
-def drain(state: State, chooser: Chooser, place: Place, leaves: Callable[[Copy], bool] = lambda _copy: True) -> Drained:
+def drain(
+    state: State,
+    chooser: Chooser,
+    place: Place,
+    leaves: Callable[[Copy], bool] = lambda _copy: True,
+    *,
+    tiers: Sequence[Collection[Place]] = (),
+) -> Drained:
     """Finds a place for each copy on the node that `leaves` it; the node is closed already.
 
     Those that may be on few nodes first, then the largest. A copy that finds none may have one after another one that
-    left the same node is sent elsewhere; one such exchange is tried.
+    left the same node is sent elsewhere; one such exchange is tried. `tiers`: nodes that are filled before all others,
+    in this order; the least loaded of a tier that may take a copy has it.
     """
     drained = Drained()
     for copy in sorted((one for one in place.copies if leaves(one)), key=_urgency):
@@ -40,7 +51,7 @@ def drain(state: State, chooser: Chooser, place: Place, leaves: Callable[[Copy],
             _lose(state, copy)
             drained.dropped.append(copy)
             continue
-        target = chooser.choose(copy)
+        target = next(filter(None, (_of(tier, chooser, copy) for tier in tiers)), None) or chooser.choose(copy)
         if target is None:
             drained.stuck.append(copy)
         else:
@@ -55,6 +66,14 @@ def drain(state: State, chooser: Chooser, place: Place, leaves: Callable[[Copy],
             break
         drained.stuck = left
     return drained
+
+
+def _of(tier: Collection[Place], chooser: Chooser, copy: Copy) -> Place | None:
+    """The least loaded node of the tier that may take the copy; with many nodes, of the first few."""
+    if len(tier) == 1:
+        return next((place for place in tier if chooser.legal(copy, place)), None)
+    ranked = nsmallest(_TIER_MAX, tier, key=lambda place: (place.load, place.number))
+    return next((place for place in ranked if chooser.legal(copy, place)), None)
 
 
 def _placed(state: State, chooser: Chooser, drained: Drained, copy: Copy) -> bool:

@@ -319,6 +319,10 @@ class Move:
     source: str
     target: str
 
+    @property
+    def group(self) -> tuple[str, int]:
+        return self.index, self.shard
+
 
 @dataclass(frozen=True, slots=True)
 class MoveVerdict:

@@ -99,6 +99,8 @@ class _Walk:
         self._chooser = Chooser(state)
         self._obstacles = Obstacles(state)
         self._first_moves: list[Move] = []
+        # What has been taken last is empty, and takes what leaves the next ones.
+        self._freshest: tuple[Place, ...] = ()
 
     def run(self) -> Forecast:
         nodes = [told for number, batch in enumerate(self._plan.batches, start=1) for told in self._take(batch, number)]
@@ -125,7 +127,8 @@ class _Walk:
             chooser.close(place)
         for node, place, tally in taken:
             if node.drained:
-                self._drain(place, tally, drain(state, chooser, place))
+                tiers = [self._freshest] if self._freshest else []
+                self._drain(place, tally, drain(state, chooser, place, tiers=tiers))
             elif node.rescued:
                 self._drain(place, tally, drain(state, chooser, place, lambda copy: not copy.elsewhere))
         for node, place, tally in taken:
@@ -134,6 +137,7 @@ class _Walk:
             for copy in bring_back(state, chooser, place):
                 tally.rebuilt += 1
                 tally.rebuilt_bytes += copy.size_bytes
+        self._freshest = tuple(place for node, place, _ in taken if node.drained)
         return [tally.frozen(node, number) for node, _, tally in taken]
 
     def _down(self, node: NodePlan, place: Place, tally: _Tally) -> None:

@@ -29,14 +29,15 @@ def departures(
     groups: Collection[Group],
     *,
     preferred: Collection[str],
+    first: Collection[str] = (),
     closed: Collection[str] = (),
 ) -> Departures:
     """Moves of the copies of these shards off `source`, by a fresh observation.
 
-    They go to one of the `preferred` nodes where one may have them: a node that has been taken already, so that nothing
-    has to move twice; never to one that is `closed`. The primary of a segment-replicated shard goes after all replicas,
-    since no older node may have a replica of a newer primary; among the others the largest go first, which is what ends
-    soonest.
+    They go to one of the nodes `first` where one may have them, else to one of the `preferred`: nodes that have been
+    taken already, so that nothing has to move twice; never to one that is `closed`. The primary of a segment-replicated
+    shard goes after all replicas, since no older node may have a replica of a newer primary; among the others the
+    largest go first, which is what ends soonest.
     """
     state = build_state(subject.seen, subject.cluster.nodes, _release(subject))
     place = state.places.get(source)
@@ -47,9 +48,9 @@ def departures(
         if name in state.places:
             state.places[name].open = False
     wanted = frozenset(groups)
-    moved: dict[Copy, Place] = {}
-    for only in (frozenset(preferred), None):
-        moved |= _sent(state, place, wanted, only)
+    chooser = Chooser(state)
+    tiers = [[state.places[name] for name in names if name in state.places] for names in (first, preferred)]
+    moved = drain(state, chooser, place, _leaves(wanted), tiers=[tier for tier in tiers if tier]).moved
     order = sorted(moved, key=_order)
     left = [copy for copy in place.copies if _group(copy) in wanted]
     return Departures(
@@ -57,17 +58,6 @@ def departures(
         sizes_bytes=tuple(copy.size_bytes for copy in order),
         stuck=_stuck(subject, state, place, left),
     )
-
-
-def _sent(state: State, place: Place, wanted: frozenset[Group], only: frozenset[str] | None) -> dict[Copy, Place]:
-    """Sends what can be sent to the nodes of `only` (None: to all that are open), and closes no other node for good."""
-    closed = [one for one in state.places.values() if only is not None and one.open and one.name not in only]
-    for one in closed:
-        one.open = False
-    drained = drain(state, Chooser(state), place, _leaves(wanted))
-    for one in closed:
-        one.open = True
-    return drained.moved
 
 
 def _leaves(wanted: frozenset[Group]) -> Callable[[Copy], bool]:

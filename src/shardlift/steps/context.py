@@ -75,6 +75,7 @@ class StepContext:
     `earlier` gives the evidence of a sub-step of this node that is done. `check_lease` raises FencedError and is
     called before each effect on cluster or host. `report` writes the progress of the running sub-step.
     `control` says what people want of the task now. `mates`: names of the nodes that are taken together with this one.
+    `taken`: names of those that have been taken before it, batch by batch.
     """
 
     task_id: str
@@ -95,6 +96,7 @@ class StepContext:
     control: Callable[[], Awaitable[Control]]
     check_lease: Callable[[], None]
     mates: frozenset[str] = frozenset()
+    taken: tuple[frozenset[str], ...] = ()
 
     @property
     def zone(self) -> str:
@@ -114,10 +116,11 @@ class StepContext:
     async def abort_requested(self) -> bool:
         return (await self.control()).aborting
 
-    async def rounds(self, timeout_s: float) -> AsyncIterator[float]:
+    async def rounds(self, timeout_s: float, *, pause_last_s: float = _PAUSE_LAST_S) -> AsyncIterator[float]:
         """Yields the seconds left, again and again with a growing pause in between, until `timeout_s` have passed.
 
-        For what can only be asked for and not waited on. The loop's body leaves it when it has what it wants.
+        For what can only be asked for and not waited on. The loop's body leaves it when it has what it wants. The pause
+        grows up to `pause_last_s`.
         """
         start_s, pause_s = self.clock.elapsed_s(), _PAUSE_FIRST_S
         left_s = timeout_s
@@ -125,5 +128,5 @@ class StepContext:
             self.check_lease()
             yield left_s
             await self.clock.sleep(min(pause_s, left_s))
-            pause_s = min(pause_s * 1.5, _PAUSE_LAST_S)
+            pause_s = min(pause_s * 1.5, pause_last_s)
             left_s = timeout_s - (self.clock.elapsed_s() - start_s)

@@ -15,6 +15,7 @@ from shardlift.checks import Subject
 from shardlift.model import SUB_STEPS, CopyState, Explanation, NodeSeen, ShardCopy
 from shardlift.planner import stalled_findings
 from shardlift.steps.context import AbortedError, Outcome, StepContext, StepFailedError
+from shardlift.steps.filling import fill
 from shardlift.steps.rescue import find_member, rescue
 
 EXCLUDE_ID = "cluster.routing.allocation.exclude._id"
@@ -42,7 +43,7 @@ class _Drain:
 
 
 async def data_migration(ctx: StepContext) -> Outcome:
-    """Excludes the node by its id and waits until no copy that matters is on it."""
+    """Moves what can be moved, excludes the node by its id and waits until no copy that matters is on it."""
     await ctx.ledger.reassert()
     if ctx.plan.repair:
         return Outcome("Not needed: the node is out of the cluster, and other nodes hold what it held.")
@@ -51,11 +52,14 @@ async def data_migration(ctx: StepContext) -> Outcome:
     if not ctx.plan.drained:
         return Outcome("Not needed: the node keeps its data path, and every shard has a started copy on another node.")
     member = await find_member(ctx)
-    drain = _Drain()
+    begun_s = ctx.clock.elapsed_s()
+    filled = await fill(ctx, ctx.settings.drain_timeout_s)
+    drain = _Drain(groups=set(filled.groups))
     if ctx.plan.canary:
         # By name, since it must hold for the node that comes back, which may have another id.
         await ctx.ledger.add_token(EXCLUDE_NAME, ctx.node.name)
-    async for _ in ctx.rounds(ctx.settings.drain_timeout_s):
+    left_s = ctx.settings.drain_timeout_s - (ctx.clock.elapsed_s() - begun_s)
+    async for _ in ctx.rounds(left_s):
         if await ctx.abort_requested():
             raise AbortedError("the task was asked to end while the node was being drained")
         await _assert_exclusion(ctx, member, drain)
@@ -66,7 +70,10 @@ async def data_migration(ctx: StepContext) -> Outcome:
         if not left:
             await ctx.count_recoveries()
             moved = len(drain.groups)
-            return Outcome(f"{SUB_STEPS[0].desc} {moved} shard copies left it.", {"copies_moved": moved})
+            return Outcome(
+                f"{SUB_STEPS[0].desc} {moved} shard copies left it.",
+                {"copies_moved": moved, "bytes_moved": filled.size_bytes},
+            )
         member = await find_member(ctx)
         await _report(ctx, left, drain)
         if any(copy.state in (CopyState.RELOCATING, CopyState.INITIALIZING) for copy in left):

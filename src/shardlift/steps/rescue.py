@@ -9,13 +9,11 @@ from shardlift.checks import Subject
 from shardlift.model import CopyState, Finding, Move, NodeSeen, ShardCopy
 from shardlift.planner import departures
 from shardlift.steps.context import READING_REST, AbortedError, Outcome, StepContext, StepFailedError
+from shardlift.steps.window import begin_moves
 
 Group = tuple[str, int]
 _LONG_POLL_S = 5.0
 _NAMED_MAX = 20
-# What is on its way at once: a move that is asked for begins whatever the engine's own limits are.
-_MOVES_MAX = 8
-_WINDOW_BYTES = 8 << 30
 
 
 @dataclass(slots=True)
@@ -70,22 +68,12 @@ def _stalled(work: _Rescue, alone: frozenset[Group]) -> None:
 
 async def _refill(ctx: StepContext, work: _Rescue, waiting: frozenset[Group], moving: frozenset[Group]) -> int:
     """Begins as many moves as the window has room for. Returns how many the engine has begun."""
-    work.planned = [(move, size) for move, size in work.planned if (move.index, move.shard) in waiting]
+    work.planned = [(move, size) for move, size in work.planned if move.group in waiting]
     if waiting and not work.planned and not moving and ctx.clock.elapsed_s() >= work.look_at_s:
         await _plan(ctx, work, waiting)
-    room = _MOVES_MAX - len(moving)
-    left_bytes = _WINDOW_BYTES - sum(work.sizes_bytes.get(group, 0) for group in moving)
-    chosen: list[Move] = []
-    while work.planned and len(chosen) < room and (left_bytes > 0 or not (moving or chosen)):
-        move, size_bytes = work.planned.pop(0)
-        left_bytes -= size_bytes
-        chosen.append(move)
-    if not chosen:
-        return 0
-    ctx.check_lease()
-    begun = [one.move for one in await ctx.engine.move(tuple(chosen)) if one.allowed]
-    work.moved |= {(move.index, move.shard) for move in begun}
-    return len(begun)
+    begun = await begin_moves(ctx, work.planned, work.sizes_bytes, moving)
+    work.moved |= {one.move.group for one in begun if one.allowed}
+    return sum(one.allowed for one in begun)
 
 
 async def _plan(ctx: StepContext, work: _Rescue, waiting: frozenset[Group]) -> None:
@@ -96,7 +84,7 @@ async def _plan(ctx: StepContext, work: _Rescue, waiting: frozenset[Group]) -> N
     taken = [one.name for one in seen.nodes if (one.engine, one.version) == target and one.name not in ctx.away]
     found = departures(subject, ctx.node.name, waiting, preferred=taken, closed=ctx.mates)
     work.planned = list(zip(found.moves, found.sizes_bytes, strict=True))
-    work.sizes_bytes = {(move.index, move.shard): size for move, size in work.planned}
+    work.sizes_bytes = {move.group: size for move, size in work.planned}
     work.stuck = found.stuck
     now_s = ctx.clock.elapsed_s()
     work.look_at_s = now_s + READING_REST * (now_s - begun_s)
