@@ -23,7 +23,6 @@ from tests.stand import FIRST, INCLUDE, PLACES, REBALANCE, SECOND, THIRD, WHOLE,
 
 _EXCLUDE = "cluster.routing.allocation.exclude._name"
 _RATE = "indices.recovery.max_bytes_per_sec"
-_RECOVERIES = "cluster.routing.allocation.node_concurrent_recoveries"
 _REQUIRE = "index.routing.allocation.require._name"
 _STOP_S = 60.0
 _TRAPS = 6
@@ -92,9 +91,8 @@ async def drain(stand: Stand, target: str) -> Drained:
 
 async def _pinned_under_way(stand: Stand, request: UpgradeRequest) -> tuple[Task, str]:
     """While the first node is drained, somebody binds a copy to it that has not begun to move."""
-    # One at a time and slowly, so that one is still at home when the other is on its way.
-    for key, value in ((_RATE, "40kb"), (_RECOVERIES, "1")):
-        await stand.engine.put_setting("transient", key, value)
+    # One at a time (the stand's settings say so) and slowly, so that one is at home when the other is on its way.
+    await stand.engine.put_setting("transient", _RATE, "40kb")
     task = await stand.service.upgrade(request)
     begun = asyncio.Event()
     driving = asyncio.create_task(
@@ -109,8 +107,7 @@ async def _pinned_under_way(stand: Stand, request: UpgradeRequest) -> tuple[Task
     pinned = seen[CopyState.STARTED]
     stand.parts = {pinned: "pinned", seen[CopyState.RELOCATING]: "moved"}
     await stand.hands.put_index(pinned, {_REQUIRE: stand.names[FIRST]})
-    for key in (_RATE, _RECOVERIES):
-        await stand.engine.put_setting("transient", key, None)
+    await stand.engine.put_setting("transient", _RATE, None)
     await driving
     return task, pinned
 

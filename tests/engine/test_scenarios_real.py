@@ -65,7 +65,7 @@ class RealHands:
 
 @asynccontextmanager
 async def real_stand() -> AsyncIterator[Stand]:
-    async with real_cluster("opensearch:2.19.4") as real, desk_of(real, drain_stalled_s=2) as desk:
+    async with real_cluster("opensearch:2.19.4") as real, desk_of(real, drain_stalled_s=2, moves_max=1) as desk:
         yield Stand(desk.service, real.engine, real.driver, desk.cluster_id, RealHands(desk))
 
 

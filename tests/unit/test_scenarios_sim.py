@@ -47,7 +47,7 @@ class SimHands:
 @asynccontextmanager
 async def sim_stand(home: Path) -> AsyncIterator[Stand]:
     images = (OLD, *(sim_image(version) for version in _TARGETS))
-    async with open_lab(home, indices=0, zones=("a", "b", "c"), images=images, drain_stalled_s=2) as lab:
+    async with open_lab(home, indices=0, zones=("a", "b", "c"), images=images, drain_stalled_s=2, moves_max=1) as lab:
         backend = lab.service.backend
         engine = backend.engine(lab.cluster)
         yield Stand(lab.service, engine, backend.driver("sim"), lab.cluster.id, SimHands(lab))

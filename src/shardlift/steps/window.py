@@ -8,9 +8,6 @@ from shardlift.model import Move, MoveVerdict
 from shardlift.steps.context import StepContext
 
 Group = tuple[str, int]
-# What is on its way at once: a move that is asked for begins whatever the engine's own limits are.
-_MOVES_MAX = 8
-_WINDOW_BYTES = 8 << 30
 
 
 async def begin_moves(
@@ -18,10 +15,11 @@ async def begin_moves(
 ) -> tuple[MoveVerdict, ...]:
     """Takes moves off the front of `planned` while there is room beside those of `moving`, and begins them.
 
-    A copy larger than the window moves alone. Returns what the engine said to each, refusals too.
+    The window is `moves_max` and `moves_max_bytes` of the settings: a move that is asked for begins whatever the
+    engine's own limits are. A copy larger than that moves alone. Returns what the engine said to each, refusals too.
     """
-    room = _MOVES_MAX - len(moving)
-    left_bytes = _WINDOW_BYTES - sum(sizes_bytes.get(group, 0) for group in moving)
+    room = ctx.settings.moves_max - len(moving)
+    left_bytes = ctx.settings.moves_max_bytes - sum(sizes_bytes.get(group, 0) for group in moving)
     chosen: list[Move] = []
     while planned and len(chosen) < room and (left_bytes > 0 or not (moving or chosen)):
         move, size_bytes = planned.pop(0)
