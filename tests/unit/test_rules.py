@@ -29,6 +29,7 @@ from shardlift.model import (
     PluginSeen,
     Severity,
     Strategy,
+    TaskKind,
     Version,
     VotingSeen,
 )
@@ -42,6 +43,23 @@ ON_NEW = replace(CLUSTER, nodes=tuple(replace(node, image_id=NEW.id) for node in
 LAST_ON_NEW = replace(CLUSTER, nodes=(*CLUSTER.nodes[:2], replace(CLUSTER.nodes[2], image_id=NEW.id)))
 IN_PLACE = Strategy.IN_PLACE
 AWARENESS = "cluster.routing.allocation.awareness."
+
+
+def moved(to_zones: dict[int, str], forced: str | None, replicas: int = 2, first: str = "zone-a") -> Subject:
+    """Awareness of zones, the first node in `first`, the others and one that is not ours in zone-b; some move."""
+    zones = zip((*NAMES, "stranger-9-1"), (first, "zone-b", "zone-b", "zone-b"), strict=True)
+    nodes = tuple(member(name, attributes={"zone": zone}) for name, zone in zones)
+    settings = ClusterSettings({AWARENESS + "attributes": "zone", AWARENESS + "force.zone.values": forced})
+    return subject(
+        nodes=nodes,
+        settings=settings,
+        indices=(index(replicas=replicas),),
+        shards=tuple(copy(name, primary=name == NAMES[0]) for name in NAMES),
+        kind=TaskKind.AZ_MIGRATION,
+        image=OLD,
+        chosen=frozenset(NAMES[at] for at in to_zones),
+        to_zones={NAMES[at]: zone for at, zone in to_zones.items()},
+    )
 
 
 def with_roles(*roles: str, **more: object) -> Subject:
@@ -74,6 +92,7 @@ BAD: dict[str, Subject] = {
             persistent={AWARENESS + "force.zone.values": "zone-a,zone-b"}, defaults={AWARENESS + "attributes": "zone"}
         )
     ),
+    "zone_ceiling": moved({0: "zone-c"}, "zone-a,zone-b"),
     "shard_limit_room": subject(
         indices=(index(primaries=3),), settings=ClusterSettings(transient={"cluster.max_shards_per_node": "2"})
     ),
@@ -380,3 +399,36 @@ def test_the_remedy_of_an_archived_setting_is_the_request() -> None:
     assert finding.remedy.endswith(
         'PUT _cluster/settings {"persistent": {"archived.*": null}, "transient": {"archived.*": null}}'
     )
+
+
+def zone_findings(*asked: object) -> list[tuple[str, Severity]]:
+    found = check_plan(moved(*asked))  # type: ignore[arg-type]
+    return [(one.rule, one.severity) for one in found if one.rule in {"zone_ceiling", "zones_present"}]
+
+
+@pytest.mark.parametrize(
+    ("forced", "replicas", "severity"),
+    [
+        ("zone-a,zone-b", 2, Severity.BLOCK),  # three values, so one copy a zone, and two zones with nodes
+        ("zone-a,zone-b", 1, Severity.WARN),  # two copies fit all the same
+        ("zone-b", 2, None),  # shortened before, as the remedy says
+        ("zone-b,zone-c", 1, None),  # the list already names where the node goes
+        (None, 2, None),
+    ],
+)
+def test_forced_zones_that_a_move_empties(forced: str | None, replicas: int, severity: Severity | None) -> None:
+    assert zone_findings({0: "zone-c"}, forced, replicas) == ([("zone_ceiling", severity)] if severity else [])
+
+
+def test_the_remedy_for_forced_zones_is_two_requests_in_the_safe_order() -> None:
+    (finding,) = (one for one in check_plan(moved({0: "zone-c"}, "zone-a,zone-b")) if one.rule == "zone_ceiling")
+    before, _, after = finding.remedy.partition(", after it ")
+    assert before.endswith('force.zone.values": "zone-b"}}')
+    assert after.endswith('force.zone.values": "zone-b,zone-c"}}')
+
+
+def test_a_move_that_leaves_too_few_places_is_refused_without_forced_zones_too() -> None:
+    assert zone_findings({0: "zone-b"}, None, 2) == [], "one zone takes all"
+    # A second zone with one node: of four copies two at most in each, and the new one has room for one.
+    assert zone_findings({0: "zone-c"}, None, 3, "zone-b") == [("zone_ceiling", Severity.BLOCK)]
+    assert zone_findings({0: "zone-c"}, None, 1, "zone-b") == []

@@ -8,7 +8,7 @@ from shardlift.checks.members import expected_data
 from shardlift.checks.subject import Subject, blocks, put_settings, some, warns
 from shardlift.model import EngineKind, Finding, IndexSeen, Strategy, Version
 
-_AWARENESS = "cluster.routing.allocation.awareness."
+AWARENESS = "cluster.routing.allocation.awareness."
 _SHARDS_MAX = "cluster.max_shards_per_node"
 _SHARDS_MAX_DEFAULT = 1000
 _FIRST_SHARDS_MAX = Version(7, 0, 0)  # 6.8 only logs that a limit is passed
@@ -21,7 +21,7 @@ def copies_fit(subject: Subject) -> Iterator[Finding]:
         return
     room = len(expected_data(subject)) - 1
     for index in subject.seen.indices:
-        replicas = _replicas_needed(index)
+        replicas = replicas_needed(index)
         if replicas + 1 > room and index.primaries:
             yield blocks(
                 "copies_fit",
@@ -33,7 +33,7 @@ def copies_fit(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _replicas_needed(index: IndexSeen) -> int:
+def replicas_needed(index: IndexSeen) -> int:
     """Where the engine chooses the number of replicas, it makes do with the lower bound while a node is drained."""
     if not index.expands:
         return index.replicas
@@ -44,16 +44,20 @@ def _replicas_needed(index: IndexSeen) -> int:
 def zones_present(subject: Subject) -> Iterator[Finding]:
     """Each forced awareness value has a data node: copies meant for a missing one stay unassigned.
 
-    Where awareness is on, a data node without a value for it takes no copies at all, which is worth a warning.
+    A zone that a data node is about to move to counts. Where awareness is on, a data node without a value for it takes
+    no copies at all, which is worth a warning.
     """
     settings = subject.seen.settings
     data = [node for node in subject.seen.nodes if node.holds_data]
-    for attribute in _items(settings.effective(_AWARENESS + "attributes")):
-        key = f"{_AWARENESS}force.{attribute}.values"
+    names = {node.name for node in data}
+    for attribute in items(settings.effective(AWARENESS + "attributes")):
+        key = f"{AWARENESS}force.{attribute}.values"
         here = {node.attributes[attribute] for node in data if attribute in node.attributes}
         if attribute == "zone":
             here |= {node.zone for node in subject.repairs}
-        forced = _items(settings.effective(key))
+            # A list that names a zone already to which nodes are on their way is right.
+            here |= {zone for name, zone in subject.to_zones.items() if name in names}
+        forced = items(settings.effective(key))
         missing = [value for value in forced if value not in here]
         if missing:
             layer = "transient" if key in settings.transient else "persistent"
@@ -71,12 +75,13 @@ def zones_present(subject: Subject) -> Iterator[Finding]:
                 "zones_present",
                 some(without),
                 reason=f"shards are spread by {attribute}, and these data nodes have none, so they take no copies",
-                evidence=f"{_AWARENESS}attributes is {settings.effective(_AWARENESS + 'attributes')}",
+                evidence=f"{AWARENESS}attributes is {settings.effective(AWARENESS + 'attributes')}",
                 remedy=f"set node.attr.{attribute} in their configuration and restart them",
             )
 
 
-def _items(value: str | None) -> list[str]:
+def items(value: str | None) -> list[str]:
+    """The values of a list setting."""
     return [item.strip() for item in (value or "").split(",") if item.strip()]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from shardlift.checks import availability, disks, hosts, leftovers, order, placement, settled
+from shardlift.checks import availability, disks, hosts, leftovers, order, placement, settled, zones
 from shardlift.checks.subject import Subject
 from shardlift.model import Finding, Node, TaskKind
 
@@ -30,6 +30,7 @@ PLAN_RULES: tuple[Rule, ...] = (
     placement.copies_fit,
     placement.closed_indices_replicated,
     placement.zones_present,
+    zones.zone_ceiling,
     placement.shard_limit_room,
     disks.disk_room,
     disks.disk_watermarks,

@@ -1,0 +1,228 @@
+"""Changes of zones, replacement, dedicated masters and batches on real nodes, each under the probing client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shardlift.model import InstanceType, Node, Strategy, Task, TaskKind
+from shardlift.service.requests import NodeGroup, UpgradeRequest
+from tests.engine.moving import AWARENESS, Moving, ess, moving, say
+
+pytestmark = [pytest.mark.moves, pytest.mark.timeout(900)]
+
+A, B, C, D = "zone-a", "zone-b", "zone-c", "zone-d"
+AWARE: dict[str, object] = {f"{AWARENESS}.attributes": "zone"}
+
+
+async def same_nodes(at: Moving, *, processes: dict[str, str], gone: set[str]) -> None:
+    """Ids, names and addresses stay; the processes of `gone` are new ones, the others ran all the while."""
+    identity = [(node.id, node.name, node.address, node.http_port) for node in at.stage.cluster.nodes]
+    assert [(node.id, node.name, node.address, node.http_port) for node in (await at.now()).nodes] == identity
+    now = {name: one["ephemeral_id"] for name, one in (await at.members()).items()}
+    assert {name for name in now if now[name] != processes[name]} == gone
+
+
+async def processes_of(at: Moving) -> dict[str, str]:
+    return {name: one["ephemeral_id"] for name, one in (await at.members()).items()}
+
+
+async def change_of_zones(at: Moving, migrate_type: str, source: str, target: str) -> tuple[Task, dict[str, Any]]:
+    """Asked by the CSS API and done under load. The task, and what the API told of it in the end."""
+    body = {
+        "source_az": source,
+        "target_az": target,
+        "migrate_type": migrate_type,
+        "agency": "css_agency",
+        "indices_backup_check": False,
+    }
+
+    async def act() -> Task:
+        await at.css("POST", "/inst-type/ess/azmigrate", body)
+        begun = await at.detail("AZ_MIGRATION")
+        assert begun["status"] == "RUNNING"
+        return await at.drive()
+
+    task = await at.under_load(act)
+    told = await at.detail("AZ_MIGRATION")
+    assert (task.kind, told["status"]) == (TaskKind.AZ_MIGRATION, "SUCCESS")
+    asked = {"instType": "ess", "migrateType": migrate_type, "sourceAz": source, "targetAz": target}
+    assert json.loads(told["migrateParam"]) == asked
+    return task, told
+
+
+def names_in(nodes: Sequence[Node], zone: str) -> set[str]:
+    return {node.name for node in nodes if node.zone == zone}
+
+
+async def final_is_true(at: Moving, told: dict[str, Any]) -> None:
+    """`finalAzInfoMap` says what each node says of itself, and so does the cluster's row."""
+    final = {zone: {*names.split(",")} for zone, names in json.loads(told["finalAzInfoMap"]).items()}
+    engine: dict[str, set[str]] = {}
+    for name, one in (await at.members()).items():
+        engine.setdefault(one["zone"], set()).add(name)
+    rows = (await at.now()).nodes
+    assert final == engine == {zone: names_in(rows, zone) for zone in engine}
+
+
+async def test_one_zone_moves_while_copies_are_kept_apart_by_zone() -> None:
+    async with moving(ess(3), zones=(A, B, C), settings=AWARE) as at:
+        before, processes = await at.settings(), await processes_of(at)
+        movers = names_in(at.stage.cluster.nodes, C)
+        task, told = await change_of_zones(at, "az_migrate", C, D)
+        assert {*task.total} == movers
+        assert task.bytes_moved > 0
+        await final_is_true(at, told)
+        await same_nodes(at, processes=processes, gone=movers)
+        assert {*(await at.members()).keys()} == {node.name for node in at.stage.cluster.nodes}
+        assert {one["zone"] for one in (await at.members()).values()} == {A, B, D}
+        spread = await at.zones_of_copies()
+        assert all(len(set(zones)) == len(zones) == 2 for zones in spread.values()), spread
+        assert any(D in zones for zones in spread.values()), "the moved node has copies again"
+        assert await at.settings() == before, "awareness is as it was, and nothing else is left"
+
+
+async def test_one_zone_becomes_three() -> None:
+    async with moving(ess(3), zones=(A,), settings=AWARE) as at:
+        before, processes = await at.settings(), await processes_of(at)
+        task, told = await change_of_zones(at, "multi_az_change", A, f"{A},{B},{C}")
+        assert len(task.total) == 2, "one node stays: as few as can be move"
+        await final_is_true(at, told)
+        await same_nodes(at, processes=processes, gone={*task.total})
+        assert Counter(one["zone"] for one in (await at.members()).values()) == {A: 1, B: 1, C: 1}
+        spread = await at.zones_of_copies()
+        assert all(len(set(zones)) == len(zones) == 2 for zones in spread.values()), spread
+        assert await at.settings() == before
+
+
+async def _killed(at: Moving, node: Node) -> None:
+    """`kill -9`, and its disk is gone. Returns when the cluster has noticed and has made new copies where it can."""
+    process = await at.stage.service.backend.driver("local").process(node)
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    gone = "/_cluster/health?wait_for_nodes=2&timeout=60s"
+    assert not (await at.rest("GET", gone))["timed_out"]
+    await asyncio.to_thread(shutil.rmtree, at.folder(node) / "data")
+
+
+@pytest.mark.parametrize("migrate_data", [True, False])
+async def test_a_killed_node_without_its_disk_is_replaced(migrate_data: bool) -> None:
+    async with moving(ess(3), zones=(A, B, C), settings=AWARE) as at:
+        before, processes, elected = await at.settings(), await processes_of(at), await at.elected()
+        lost = next(node for node in at.stage.cluster.nodes if node.name != elected)
+
+        async def act() -> Task:
+            await _killed(at, lost)
+            query = "" if migrate_data else "?migrateData=false"
+            await at.css("PUT", f"/instance/{lost.id}/replace{query}")
+            assert (await at.detail("REPLACING"))["status"] == "RUNNING"
+            return await at.drive()
+
+        task = await at.under_load(act)
+        assert (task.kind, task.total) == (TaskKind.REPLACING, (lost.name,))
+        assert (await at.detail("REPLACING"))["status"] == "SUCCESS"
+        await same_nodes(at, processes=processes, gone={lost.name})
+        health = await at.rest("GET", "/_cluster/health?wait_for_status=green&timeout=60s")
+        assert (health["status"], health["number_of_nodes"]) == ("green", 3)
+        assert await at.settings() == before
+
+
+_STARTED = re.compile(r"^\[(\S+?)\s*\].*\] started", re.MULTILINE)
+
+
+def boots(log: Path) -> list[datetime]:
+    """When the node says of itself that it has started, oldest first."""
+    stamp = "%Y-%m-%dT%H:%M:%S,%f"
+    return [datetime.strptime(found, stamp) for found in _STARTED.findall(log.read_text())]  # noqa: DTZ007
+
+
+def cluster_log(at: Moving, node: Node) -> Path:
+    return at.folder(node) / "logs" / f"{node.cluster_id}.log"
+
+
+def span(task: Task, node: str) -> tuple[datetime, datetime]:
+    """From the node's stop to when it was a member again, by the journal."""
+    rows = {row.order: row for row in task.steps if row.node == node}
+    stop, rejoin = rows[STOP].begin, rows[REJOIN].end
+    assert stop is not None
+    assert rejoin is not None
+    return stop, rejoin
+
+
+STOP, REJOIN = 6, 11
+
+
+async def upgrade(at: Moving, **more: Any) -> tuple[Task, list[dict[str, Any]]]:
+    """To the target under load. The task, and what the CSS API told whenever a node had been stopped."""
+    told: list[dict[str, Any]] = []
+
+    async def act() -> Task:
+        await at.stage.service.upgrade(UpgradeRequest(at.stage.cluster.id, at.stage.target.id, **more))
+        working = asyncio.create_task(at.drive())
+        while not working.done():
+            shown = await at.detail()
+            if not told or shown["currentBatchNodes"] != told[-1]["currentBatchNodes"]:
+                told.append(shown)
+            await asyncio.wait({working}, timeout=0.2)
+        return await working
+
+    task = await at.under_load(act)
+    versions = {one["version"] for one in (await at.rest("GET", "/_nodes"))["nodes"].values()}
+    assert versions == {str(at.stage.target.version)}
+    return task, told
+
+
+async def test_dedicated_masters_come_after_data_and_the_elected_one_last() -> None:
+    groups = (ess(3), NodeGroup(InstanceType.MASTER, 3))
+    async with moving(*groups, zones=(A, B, C), settings=AWARE, strategy=Strategy.IN_PLACE) as at:
+        before, processes, elected = await at.settings(), await processes_of(at), await at.elected()
+        kinds = {node.name: node.instance_type for node in at.stage.cluster.nodes}
+        assert kinds[elected] is InstanceType.MASTER
+        task, _ = await upgrade(at)
+        assert [kinds[name] for name in task.total] == [InstanceType.ESS] * 3 + [InstanceType.MASTER] * 3
+        assert task.total[-1] == elected
+        done = [node for node, order, what in at.events if (order, what) == (12, "journaled")]
+        assert done == [*task.total], "what was planned is what was done"
+        logs = {node.name: boots(cluster_log(at, node)) for node in at.stage.cluster.nodes}
+        say(f"boots by the nodes' own logs: {logs}")
+        assert all(len(times) == 2 for times in logs.values()), "each was started once at first and once by the task"
+        second = {name: times[1] for name, times in logs.items()}
+        assert sorted(second, key=second.__getitem__) == [*task.total], "so the nodes' own logs have it"
+        await same_nodes(at, processes=processes, gone={*kinds})
+        assert await at.elected() != elected, "mastership has moved once, to a new node"
+        assert await at.settings() == before
+
+
+async def test_six_nodes_in_three_zones_are_taken_zone_by_zone() -> None:
+    async with moving(ess(6), zones=(A, B, C), settings=AWARE, strategy=Strategy.IN_PLACE) as at:
+        before, processes = await at.settings(), await processes_of(at)
+        zone = {node.name: node.zone for node in at.stage.cluster.nodes}
+        task, told = await upgrade(at, batch_size=2)
+        batches = [tuple(node.name for node in batch) for batch in task.plan.batches]
+        say(f"batches {batches}; told {[one['currentBatchNodes'] for one in told]}")
+        pairs = [batch for batch in batches if len(batch) == 2]
+        assert len(batches) < len(zone), "fewer boots in sequence than nodes"
+        assert pairs
+        assert all(len({zone[name] for name in batch}) == 1 for batch in batches)
+        assert {one["batchSize"] for one in told} == {2}
+        shown = {one["currentBatchNodes"] for one in told}
+        assert {",".join(batch) for batch in pairs} <= shown
+        for one, other in pairs:
+            (begun, ended), (begun_too, ended_too) = span(task, one), span(task, other)
+            assert max(begun, begun_too) < min(ended, ended_too), "both were away at once"
+        ends = [(min(span(task, name)[0] for name in one), max(span(task, name)[1] for name in one)) for one in batches]
+        assert all(ended <= begun for (_, ended), (begun, _) in pairwise(ends)), "one after the other"
+        await same_nodes(at, processes=processes, gone={*zone})
+        assert await at.settings() == before
