@@ -114,6 +114,16 @@ async def test_fresh_data_is_set_aside_once_and_discarded_on_demand(host: FakeHo
     assert (lines.count('"switch"'), lines.count('"discard"')) == (1, 1)
 
 
+async def test_a_node_whose_disk_was_lost_gets_a_fresh_one(host: FakeHost) -> None:
+    await host.create()
+    shutil.rmtree(host.root / "data")
+    assert await host.driver.switch(host.node, host.target, key=KEY, fresh_data=True)
+    assert list((host.root / "data").iterdir()) == []
+    assert not await host.driver.switch(host.node, host.target, key=KEY, fresh_data=True)
+    await host.driver.discard(host.node, key=KEY)
+    assert not list(host.root.glob("data.*"))
+
+
 async def _create(host: FakeHost) -> None:
     await host.create()
 

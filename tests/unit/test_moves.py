@@ -137,13 +137,14 @@ async def test_without_migration_no_last_copy_is_thrown_away(fast_home: Path) ->
         await lab.service.replace(ReplaceRequest(lab.cluster.id, held.id))
 
 
-async def test_a_dead_node_is_replaced(fast_home: Path) -> None:
+@pytest.mark.parametrize("migrate_data", [True, False])
+async def test_a_dead_node_is_replaced(fast_home: Path, migrate_data: bool) -> None:
     async with open_lab(fast_home) as lab:
         node = lab.cluster.nodes[2]
         lab.world.kill_node(node.name)
         await lab.clock.sleep(200)
-        task = await lab.service.replace(ReplaceRequest(lab.cluster.id, node.id, migrate_data=False))
-        assert task.plan.nodes[0].repair
+        task = await lab.service.replace(ReplaceRequest(lab.cluster.id, node.id, migrate_data=migrate_data))
+        assert (task.plan.nodes[0].repair, task.plan.nodes[0].drained) == (True, False), "nothing can leave it any more"
         await lab.drive(lambda _event: lab.world.write())
         await assert_done(lab, task)
         assert lab.world.nodes[node.name].working

@@ -246,7 +246,7 @@ def _set_aside(paths: NodePaths, key: str, user: NodeUser) -> bool:
     if state.get("fresh_data_for") == key:
         return False
     aside = paths.aside(key)
-    if not aside.exists():
+    if not aside.exists() and paths.data.exists():  # a node whose disk was lost has none to keep
         paths.data.rename(aside)
     paths.data.mkdir(mode=0o750, exist_ok=True)
     user.own(paths.data)
