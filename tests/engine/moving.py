@@ -178,7 +178,8 @@ async def moving(
                     httpx.AsyncClient(transport=transport, base_url="http://shardlift.test", timeout=120) as http,
                 ):
                     at_work = Moving(stage, client, http)
-                    await at_work.rest("PUT", "/_cluster/settings", {"persistent": settings or {}})
+                    if settings:
+                        await at_work.rest("PUT", "/_cluster/settings", {"persistent": settings})
                     await create_indices(client)
                     await load(client, old, DOCUMENTS)
                     yield at_work
