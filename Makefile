@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-moves check serve sim bench-upgrade bench-api bench-check bench-emulator check-clients lock clean
+.PHONY: help setup demo test test-unit test-moves check serve sim bench-upgrade bench-moves bench-api bench-check bench-emulator check-clients lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-22s %s\n' "$$name" "$$text"; done
@@ -59,6 +59,10 @@ check-clients: $(STAMP) ## the Go and Node SDKs against an emulator; needs Go an
 bench-upgrade: $(STAMP) ## wall time and bytes beside a plain script of the documented procedure
 	@echo "== bench-upgrade: both strategies, Shardlift and a plain script, same cluster and load"
 	@$(BIN)/python tools/bench_upgrade.py $(ARGS)
+
+bench-moves: $(STAMP) ## bytes copied by strategy beside the data, simulated and real (ARGS="--simulated 10 --real 3")
+	@echo "== bench-moves: each strategy and a plain script, on simulated and on real nodes"
+	@$(BIN)/python tools/bench_moves.py $(ARGS)
 
 bench-api: $(STAMP) ## polls of UpgradeDetail a second, from 10 to 100,000 tasks, beside a bare server and moto
 	@echo "== bench-api: filling homes and starting servers first; moto comes into a venv of its own"

@@ -99,6 +99,21 @@ def test_fewer_nodes_left_take_less_time_and_a_longer_task_is_told_better() -> N
     assert spread == sorted(spread, reverse=True)
 
 
+def test_a_drain_goes_by_the_bytes_left_where_it_tells_them() -> None:
+    task = walked(ORDERS, [60.0] * NODES * ORDERS, [1] * NODES * ORDERS)
+
+    def with_bytes(left: int) -> float:
+        rows = list(task.steps)
+        rows[0] = replace(rows[0], evidence={"copies_moved": 30, "bytes_moved": 6000})  # 100 a second
+        rows[ORDERS] = replace(rows[ORDERS], progress={"shards_left": 29, "bytes_left": left})
+        told = eta(replace(task, steps=tuple(rows)), now_of(task))
+        assert told is not None
+        return told.left_s
+
+    assert abs(with_bytes(5000) - with_bytes(0) - 50) < 1e-6
+    assert with_bytes(0) == with_bytes(-1)
+
+
 def test_a_drain_goes_by_the_copies_left() -> None:
     task = walked(ORDERS, [60.0] * NODES * ORDERS, [1] * NODES * ORDERS)
 

@@ -1,9 +1,10 @@
 """How long a task will still take, told from what this very task has been seen to need. Pure.
 
 Each of the 13 sub-steps has its own mean over the nodes that are through it, so the sub-steps of a node that is half
-done count as soon as they have ended. A drain that tells how many copies are left goes by the copies per second of all
-drains so far. Time in which the task waits for people (a pause, an approval, its turn, its gates) can not be known and
-is not counted; the time until its maintenance window opens is.
+done count as soon as they have ended. A drain that tells how many bytes are left goes by the bytes per second of all
+drains so far; one that only knows how many copies are left, by the copies per second. Time in which the task waits
+for people (a pause, an approval, its turn, its gates) can not be known and is not counted; the time until its
+maintenance window opens is.
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ class _Part:
     overdue_s: float = 0.0
 
 
+_Pace = tuple[str, float]
+"""What the progress of a drain counts, and how many seconds one of these takes."""
+
+
 def eta(task: Task, now: datetime) -> Eta | None:
     """The time left at `now`. None until each sub-step that is still to be done has been measured on some node.
 
@@ -65,10 +70,12 @@ def eta(task: Task, now: datetime) -> Eta | None:
     if not task.steps:
         return None
     took = _measured(task)
-    per_copy_s = _seconds_per_copy(task.steps)
-    parts = [
-        _left(row, took.get(row.order), per_copy_s, now) for row in task.steps if row.status is not StepStatus.SUCCESS
-    ]
+    paces = tuple(
+        (progress, pace)
+        for progress, evidence in (("bytes_left", "bytes_moved"), ("shards_left", "copies_moved"))
+        if (pace := _seconds_per(evidence, task.steps)) is not None
+    )
+    parts = [_left(row, took.get(row.order), paces, now) for row in task.steps if row.status is not StepStatus.SUCCESS]
     parts.append(_settling(task, took.get(_DRAIN), now))
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
@@ -85,13 +92,14 @@ def eta(task: Task, now: datetime) -> Eta | None:
     return Eta(held_s + left_s, held_s + max(left_s - off_s, 0.0), held_s + left_s + off_s + overdue_s)
 
 
-def _left(row: StepRow, took: _Took | None, per_copy_s: float | None, now: datetime) -> _Part | None:
-    """What is left of one sub-step; None when nothing is known of it."""
+def _left(row: StepRow, took: _Took | None, paces: Sequence[_Pace], now: datetime) -> _Part | None:
+    """What is left of one sub-step; None when nothing is known of it. `paces`: the best first."""
     running = row.status is StepStatus.RUNNING and row.begin is not None
-    copies = row.progress.get("shards_left")
-    if running and row.order == _DRAIN and per_copy_s is not None and isinstance(copies, int):
-        left_s = max(copies, 0) * per_copy_s
-        return _Part(row.order, left_s, took.deviation_s if took else _PRIOR_DEVIATION * left_s)
+    for key, pace_s in paces if running and row.order == _DRAIN else ():
+        amount = row.progress.get(key)
+        if isinstance(amount, int):
+            left_s = max(amount, 0) * pace_s
+            return _Part(row.order, left_s, took.deviation_s if took else _PRIOR_DEVIATION * left_s)
     if took is None:
         return None
     spent_s = max((now - row.begin).total_seconds(), 0.0) if running and row.begin else 0.0
@@ -130,14 +138,14 @@ def _took(seen: Sequence[float]) -> _Took:
     return _Took(mean_s, math.sqrt(off / len(seen)), len(seen))
 
 
-def _seconds_per_copy(rows: Iterable[StepRow]) -> float | None:
-    """Of all drains that are done; None when none has moved a copy."""
-    copies, spent_s = 0, 0.0
+def _seconds_per(key: str, rows: Iterable[StepRow]) -> float | None:
+    """Seconds for one of what `key` counts in the evidence of drains that are done; None when they have moved none."""
+    amount, spent_s = 0, 0.0
     for row in rows:
-        moved = row.evidence.get("copies_moved")
+        moved = row.evidence.get(key)
         if row.order == _DRAIN and row.status is StepStatus.SUCCESS and isinstance(moved, int) and moved > 0:
             assert row.begin is not None, "it has ended"
             assert row.end is not None, "it has ended"
-            copies += moved
+            amount += moved
             spent_s += max((row.end - row.begin).total_seconds(), 0.0)
-    return spent_s / copies if copies else None
+    return spent_s / amount if amount else None

@@ -62,7 +62,7 @@ async def fill(ctx: StepContext, timeout_s: float) -> Filled:
         if not waiting and not moving:
             break
         begun = await _refill(ctx, work, waiting, moving)
-        await _report(ctx, work, len(waiting | moving), len(moving) + begun)
+        await _report(ctx, work, waiting | moving, len(moving) + begun)
         if not moving and not begun and not work.snapshot and not work.planned:
             break
         # Until a place in the window is free. Where reading the shards is dear, the next look is later.
@@ -133,11 +133,13 @@ def _moving(shards: tuple[ShardCopy, ...], node: str) -> frozenset[Group]:
     return frozenset(copy.group for copy in shards if copy.node == node and copy.state is CopyState.RELOCATING)
 
 
-async def _report(ctx: StepContext, work: _Fill, left: int, moving: int) -> None:
+async def _report(ctx: StepContext, work: _Fill, groups: frozenset[Group], moving: int) -> None:
+    left = len(groups)
     why = "; the others wait for a snapshot to end" if work.snapshot and not work.planned else ""
     await ctx.report(
         {
             "shards_left": left,
+            "bytes_left": sum(work.sizes_bytes.get(group, 0) for group in groups),
             "waiting_for": f"{left} shard copies to leave the node, {moving} of them on their way{why}",
         }
     )
