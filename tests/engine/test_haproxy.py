@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,14 @@ from shardlift.demo.client import Call, ClusterClient, Outcome
 from shardlift.demo.load import INDICES
 from shardlift.demo.probe import Probe
 from shardlift.demo.verify import count, verify_probe
-from shardlift.model import Strategy, TrafficHook
+from shardlift.errors import HookError
+from shardlift.model import Node, Strategy, TrafficHook
 from shardlift.model.hooks import HookKind
 from shardlift.service.requests import RestartRequest, UpgradeRequest
+from shardlift.traffic.haproxy import Haproxy
+from tests.engine.cluster import real_home
 from tests.engine.moving import Moving, ess, moving, say
+from tests.observations import CLUSTER
 
 pytestmark = [pytest.mark.moves, pytest.mark.timeout(900)]
 
@@ -106,12 +110,11 @@ def free_port(address: str) -> int:
 
 
 @asynccontextmanager
-async def balancer_of(at: Moving) -> AsyncIterator[Balancer]:
-    home, address = at.stage.settings.home, "127.0.0.1"
+async def balancer_of(home: Path, nodes: Sequence[Node]) -> AsyncIterator[Balancer]:
+    """HAProxy in front of these nodes, which it has found healthy."""
+    address = "127.0.0.1"
     made = Balancer(f"http://{address}:{free_port(address)}", home / "haproxy.sock")
-    servers = "\n".join(
-        f"    server s{number} {node.address}:{node.http_port}" for number, node in enumerate(at.stage.cluster.nodes, 1)
-    )
+    servers = "\n".join(f"    server s{number} {node.address}:{node.http_port}" for number, node in enumerate(nodes, 1))
     config = _CONFIG.format(
         socket=made.socket, address=address, port=made.url.rpartition(":")[2], backend=_BACKEND, servers=servers
     )
@@ -132,6 +135,10 @@ async def balancer_of(at: Moving) -> AsyncIterator[Balancer]:
         process.terminate()
         await process.wait()
         say((home / "haproxy.log").read_text()[-3000:])
+
+
+def balancer_for(at: Moving) -> AbstractAsyncContextManager[Balancer]:
+    return balancer_of(at.stage.settings.home, at.stage.cluster.nodes)
 
 
 async def probed(at: Moving, balancer: Balancer, act: Callable[[], Awaitable[object]]) -> Probe:
@@ -159,10 +166,81 @@ async def probed(at: Moving, balancer: Balancer, act: Callable[[], Awaitable[obj
     return probe
 
 
+class Stub:
+    """Something with a node's address that answers health checks at once, and anything else when it is let."""
+
+    def __init__(self) -> None:
+        self.let, self.asked = asyncio.Event(), asyncio.Event()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"/_cluster/health" not in head:
+                self.asked.set()
+                await self.let.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # a health check that has seen enough
+        finally:
+            writer.close()
+
+
+async def test_haproxy_itself_does_as_the_hook_expects() -> None:
+    stubs = [Stub() for _ in CLUSTER.nodes]
+    async with AsyncExitStack() as stack:
+        home = stack.enter_context(real_home())
+        nodes, servers = [], []
+        for at, (node, stub) in enumerate(zip(CLUSTER.nodes, stubs, strict=True)):
+            server = await asyncio.start_server(stub.answer, f"127.0.0.{at + 2}", 0)
+            await stack.enter_async_context(server)
+            servers.append(server)
+            nodes.append(replace(node, address=f"127.0.0.{at + 2}", http_port=server.sockets[0].getsockname()[1]))
+        balancer = await stack.enter_async_context(balancer_of(home, nodes))
+        hook = Haproxy(str(balancer.socket), (_BACKEND,), 10)
+        client = await stack.enter_async_context(OnceOnly(balancer.url))
+        assert await hook.pools(nodes[0]) == (_BACKEND,)
+
+        # Roundrobin: of three calls at once each server has one.
+        calls = [asyncio.create_task(client.call(Call("GET", "/books"))) for _ in nodes]
+        async with asyncio.timeout(20):
+            for stub in stubs:
+                await stub.asked.wait()
+        assert await hook.sessions(nodes[0]) == 1
+        await hook.remove(nodes[0], None)
+        assert (await balancer.states())["s1"] == ("2", "8"), "drained, and its health checks go on"
+        assert await hook.pools(nodes[0]) == ()
+        assert await hook.sessions(nodes[0]) == 1, "a request that was begun goes on"
+        for stub in stubs:
+            stub.let.set()
+            stub.asked.clear()
+        assert all([(await call).ok for call in calls])
+        assert await hook.sessions(nodes[0]) == 0
+        assert all([(await client.call(Call("GET", "/books"))).ok for _ in range(12)])
+        assert [stub.asked.is_set() for stub in stubs] == [False, True, True]
+
+        await hook.remove(nodes[1], None)
+        with pytest.raises(HookError, match="last server"):
+            await hook.remove(nodes[2], None)
+        await hook.put_back(nodes[0], None)
+        await hook.put_back(nodes[1], None)
+        assert set((await balancer.states()).values()) == {("2", "0")}
+
+        await hook.remove(nodes[0], None)
+        servers[0].close()
+        async with asyncio.timeout(20):
+            while (await balancer.states())["s1"][0] == "2":  # noqa: ASYNC110  (another process)
+                await asyncio.sleep(0.05)
+        with pytest.raises(HookError, match="health check fails"):
+            await Haproxy(str(balancer.socket), (_BACKEND,), 2).put_back(nodes[0], None)
+        with pytest.raises(HookError, match="does not show the servers of other"):
+            await Haproxy(str(balancer.socket), ("other",), 2).servers()
+
+
 @pytest.mark.parametrize("strategy", [Strategy.IN_PLACE, Strategy.DRAIN])
 async def test_a_client_that_never_retries_misses_nothing_of_an_upgrade(strategy: Strategy) -> None:
     haproxy()
-    async with moving(ess(3), zones=("zone-a",), target="opensearch:3.4.0") as at, balancer_of(at) as balancer:
+    async with moving(ess(3), zones=("zone-a",), target="opensearch:3.4.0") as at, balancer_for(at) as balancer:
         service, cluster = at.stage.service, at.stage.cluster
         if strategy is Strategy.IN_PLACE:  # once is enough: a test that cannot fail would show nothing
             await service.restart(RestartRequest(cluster.id, "node", cluster.nodes[0].id))
