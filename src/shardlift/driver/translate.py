@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from shardlift.driver.renames import CHANGES, Change
 from shardlift.model import EngineKind, Version
 
 _ENTRY = re.compile(r"(?P<indent>\s*)(?P<key>[\w.*-]+)\s*:(?:\s+(?P<value>.*))?$")
@@ -33,42 +34,6 @@ class Release:
     def __str__(self) -> str:
         return f"{'OpenSearch' if self.is_opensearch else 'Elasticsearch'} {self.version}"
 
-
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """A setting, or with a trailing dot all that begin so, renamed to `new` or (None) dropped, from these versions."""
-
-    old: str
-    new: str | None
-    elasticsearch: str
-    opensearch: str
-    why: str = ""
-
-
-_ALWAYS = "0.0.0"
-_NEVER = "9999.0.0"
-_BOOTSTRAP = "it may only bootstrap a new cluster, and this node joins one"
-
-_CHANGES = (
-    _Change("transport.tcp.", "transport.", "7.0.0", "1.0.0"),
-    _Change("discovery.zen.ping.unicast.hosts", "discovery.seed_hosts", "7.0.0", "1.0.0"),
-    _Change("discovery.zen.hosts_provider", "discovery.seed_providers", "7.0.0", "1.0.0"),
-    _Change("discovery.zen.", None, "7.0.0", "1.0.0", "the quorum is kept by the cluster itself since 7.0"),
-    _Change("thread_pool.bulk.", "thread_pool.write.", "7.0.0", "1.0.0"),
-    _Change("thread_pool.index.", None, "7.0.0", "1.0.0", "the write pool took its place"),
-    _Change("cluster.initial_master_nodes", None, _ALWAYS, _ALWAYS, _BOOTSTRAP),
-    _Change("cluster.initial_cluster_manager_nodes", None, _ALWAYS, _ALWAYS, _BOOTSTRAP),
-    _Change("bootstrap.system_call_filter", None, "8.0.0", _NEVER, "it was removed"),
-    _Change("node.max_local_storage_nodes", None, "8.0.0", _NEVER, "it was removed"),
-    _Change("gateway.expected_nodes", None, "8.0.0", _NEVER, "it was removed"),
-    _Change("gateway.expected_master_nodes", None, "8.0.0", _NEVER, "it was removed"),
-    _Change("gateway.recover_after_nodes", None, "8.0.0", _NEVER, "it was removed"),
-    _Change("gateway.recover_after_master_nodes", None, "8.0.0", _NEVER, "it was removed"),
-    _Change("xpack.", None, _NEVER, _ALWAYS, "OpenSearch has no X-Pack"),
-    _Change("node.ml", None, _NEVER, _ALWAYS, "OpenSearch has no such role"),
-    _Change("node.transform", None, _NEVER, _ALWAYS, "OpenSearch has no such role"),
-    _Change("node.voting_only", None, _NEVER, _ALWAYS, "OpenSearch has no such role"),
-)
 
 _ROLE_FLAGS = ("master", "data", "ingest")
 _FOREIGN_ROLES = frozenset({"ml", "transform", "voting_only"})
@@ -135,7 +100,7 @@ def _changed(
         if has_role_list(target) and key.startswith("node.") and flag in _ROLE_FLAGS:
             flags[flag] = str(value).lower() == "true"
             continue
-        change = next((change for change in _CHANGES if _applies(change, key, target)), None)
+        change = next((change for change in CHANGES if _applies(change, key, target)), None)
         if change is not None and change.new is None:
             notes.append(f"{key} was dropped for {target}: {change.why}")
             continue
@@ -153,7 +118,7 @@ def _changed(
     return None if out == entries else out
 
 
-def _applies(change: _Change, key: str, target: Release) -> bool:
+def _applies(change: Change, key: str, target: Release) -> bool:
     matches = key.startswith(change.old) if change.old.endswith(".") else key == change.old
     return matches and target.reaches(change.elasticsearch, change.opensearch)
 
