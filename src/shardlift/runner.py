@@ -15,7 +15,7 @@ from shardlift.clock import Clock
 from shardlift.engine.protocol import Engine
 from shardlift.errors import ShardliftError, UsageError
 from shardlift.executor import Event, Executor
-from shardlift.model import Cluster, TaskStatus
+from shardlift.model import Cluster, Task, TaskStatus
 from shardlift.settings import Settings
 from shardlift.steps import Ledger, Traffic
 from shardlift.store import Journal, Lease, Leases, Store
@@ -33,7 +33,7 @@ _LEFT_OUT_REST_S = 5.0
 
 
 class _LeftOutError(ShardliftError):
-    """Everything is done, but nodes are out of the balancer and not up."""
+    """Everything is done, but nodes are out of the balancer and not up, or a spare node cannot go yet."""
 
     code = "left_out"
 
@@ -108,7 +108,7 @@ class Runner:
             self._not_before_s[cluster_id] = self._clock.elapsed_s() + _LEFT_OUT_REST_S
             if self._left_out.get(cluster_id) != error.message:
                 self._left_out[cluster_id] = error.message
-                _log.warning("nodes are out of the balancer", cluster=cluster_id, why=error.message)
+                _log.warning("nodes are left as they should not be", cluster=cluster_id, why=error.message)
         except ShardliftError as error:
             # Nothing is lost: the journal tells where to go on. Not at once, or a broken cluster would be hammered.
             pause_s = min(self._back_off_s.get(cluster_id, _BACK_OFF_FIRST_S), _BACK_OFF_LAST_S)
@@ -123,17 +123,7 @@ class Runner:
         try:
             for task in await self._store.running_tasks(cluster.id):
                 await Ledger(journal, engine, task.id).restore_others()
-                clock = self._backend.clock(cluster, self._clock)
-                bench = Bench(
-                    journal=journal,
-                    cluster=cluster,
-                    image=self._backend.image(task.image_id),
-                    engine=engine,
-                    driver=self._backend.driver(cluster.driver),
-                    traffic=await self._traffic(cluster, journal, engine, task.id),
-                    settings=self._backend.settings(cluster, self._settings),
-                    clock=clock,
-                )
+                bench = await self._bench(cluster, journal, engine, task)
                 _log.info("task goes on", task=task.id, cluster=cluster.name, epoch=lease.epoch)
                 status = await Executor(bench, task, self._told(cluster)).run()
                 if status is TaskStatus.RUNNING:
@@ -141,6 +131,7 @@ class Runner:
                     _log.info("task rests", task=task.id, cluster=cluster.name)
                     return
                 _log.info("task ended", task=task.id, cluster=cluster.name, status=str(status))
+            await self._end_spares(cluster, journal, engine)
             await Ledger(journal, engine, "").restore()
             left_out = await (await self._traffic(cluster, journal, engine, "")).restore()
             if left_out:
@@ -148,6 +139,32 @@ class Runner:
         finally:
             with suppress(ShardliftError):
                 await engine.close()
+
+    async def _bench(self, cluster: Cluster, journal: Journal, engine: Engine, task: Task) -> Bench:
+        return Bench(
+            journal=journal,
+            cluster=cluster,
+            image=self._backend.image(task.image_id),
+            engine=engine,
+            driver=self._backend.driver(cluster.driver),
+            traffic=await self._traffic(cluster, journal, engine, task.id),
+            settings=self._backend.settings(cluster, self._settings),
+            clock=self._backend.clock(cluster, self._clock),
+        )
+
+    async def _end_spares(self, cluster: Cluster, journal: Journal, engine: Engine) -> None:
+        """Spare nodes of tasks that nobody can retry any more; that of a failed one waits for its retry.
+
+        Raises _LeftOutError when one has to stay for now.
+        """
+        for change in await Ledger(journal, engine, "").spares():
+            task = await self._store.task(change.task_id)
+            if task.status is TaskStatus.FAILED and not task.aborting:
+                continue
+            left = await Executor(await self._bench(cluster, journal, engine, task), task).end_spares()
+            if left:
+                await Ledger(journal, engine, "").restore()
+                raise _LeftOutError("; ".join(left))
 
     async def _traffic(self, cluster: Cluster, journal: Journal, engine: Engine, task_id: str) -> Traffic:
         hook, balancer, unreadable = None, None, None

@@ -43,8 +43,8 @@ async def test_upgrades_node_by_node(fast_home: Path, strategy: Strategy) -> Non
         done = await lab.task(task)
         # The elected master goes last, so mastership moves once.
         assert done.total[-1] == "lab-1-ess-esn-1-1"
-        assert lab.effects_of("stop") == list(done.total)
-        assert bool(lab.effects_of("set aside")) is (strategy is Strategy.DRAIN)
+        assert [name for name in lab.effects_of("stop") if name in done.total] == list(done.total)
+        assert bool(lab.effects_of("set aside")) is strategy.empties
         times = [moment for row in done.steps for moment in (row.begin, row.end)]
         assert times == sorted(times), "sub-steps follow each other in time"
 

@@ -8,7 +8,7 @@ from shardlift.checks.explain import left_behind
 from shardlift.checks.leftovers import foreign_excludes
 from shardlift.checks.members import expected_data, expected_masters
 from shardlift.checks.subject import Subject, blocks, some, warns
-from shardlift.model import Finding, Version
+from shardlift.model import Finding, Strategy, Version
 
 # The CSS contract: fewer data nodes than this cannot be upgraded through it (CSS.0074).
 _DATA_NODES_MIN = 3
@@ -40,7 +40,7 @@ def nodes_present(subject: Subject) -> Iterator[Finding]:
 
 def members_known(subject: Subject) -> Iterator[Finding]:
     """Every member is a node that Shardlift knows: an unknown one is not upgraded, and stays old among the new."""
-    known = {node.name for node in subject.cluster.nodes}
+    known = {node.name for node in subject.cluster.nodes} | subject.spares
     for member in subject.seen.nodes:
         if member.name not in known:
             yield warns(
@@ -79,6 +79,8 @@ def not_leaving(subject: Subject) -> Iterator[Finding]:
 
 def data_nodes_minimum(subject: Subject) -> Iterator[Finding]:
     """At least three data nodes, so that with one away two copies of a shard still have different homes."""
+    if subject.strategy is Strategy.SURGE:
+        return  # the spare is there before any node goes; where copies go is asked by copies_fit and the dry run
     names = sorted(expected_data(subject))
     if len(names) < _DATA_NODES_MIN:
         yield blocks(
@@ -106,6 +108,8 @@ def master_quorum(subject: Subject) -> Iterator[Finding]:
     masters = expected_masters(subject)
     if masters.isdisjoint(node.name for node in subject.taken):
         return
+    if subject.strategy is Strategy.SURGE and subject.node is None and len(masters) == _MASTERS_MIN - 1:
+        return  # the spare of the first node that votes will be the third; asked again when it is there
     if len(masters) < _MASTERS_MIN:
         yield blocks(
             "master_quorum",

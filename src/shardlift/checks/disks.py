@@ -42,8 +42,11 @@ def disk_room(subject: Subject) -> Iterator[Finding]:
 
     Asked per tier, since data stays in its tier, and per zone where awareness of zones is forced. The largest shard
     must also fit on one of them. Nodes that share one file system report the same disk; taking each figure as it stands
-    errs on the safe side for used space. In place nothing moves, so only a warning is due there.
+    errs on the safe side for used space. In place nothing moves, so only a warning is due there; with surge it goes to
+    the empty disk of a spare.
     """
+    if subject.strategy is Strategy.SURGE:
+        return  # what leaves a node goes to one whose disk is empty
     told = blocks if subject.strategy is Strategy.DRAIN else warns
     data = [node for node in subject.seen.nodes if node.holds_data]
     unknown = next((node for node in data if node.disk_used_bytes is None), None)

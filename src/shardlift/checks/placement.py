@@ -16,10 +16,10 @@ _FIRST_DANGLING = Version(7, 9, 0)
 
 
 def copies_fit(subject: Subject) -> Iterator[Finding]:
-    """With drain, each shard's copies need as many other nodes: replicas + 1 <= data nodes - 1."""
-    if subject.strategy is not Strategy.DRAIN:
+    """With drain, each shard's copies need as many other nodes: replicas + 1 <= data nodes - 1; a spare is one more."""
+    if not subject.strategy.empties:
         return
-    room = len(expected_data(subject)) - 1
+    room = len(expected_data(subject) - subject.spares) - (subject.strategy is not Strategy.SURGE)
     for index in subject.seen.indices:
         replicas = replicas_needed(index)
         if replicas + 1 > room and index.primaries:
@@ -27,7 +27,7 @@ def copies_fit(subject: Subject) -> Iterator[Finding]:
                 "copies_fit",
                 index.name,
                 reason=f"{replicas + 1} copies of each shard do not fit on {room} nodes while one is drained",
-                evidence=f"number_of_replicas is {index.replicas}, data nodes {room + 1}",
+                evidence=f"number_of_replicas is {index.replicas}, data nodes {len(expected_data(subject))}",
                 remedy=f'PUT {index.name}/_settings {{"index.number_of_replicas": {max(room - 1, 0)}}}, add a data '
                 "node, or use the strategy in_place",
             )
@@ -92,7 +92,7 @@ def closed_indices_replicated(subject: Subject) -> Iterator[Finding]:
     on the disks of its former nodes and no drain moves them: a node that returns with a fresh disk has lost them.
     """
     closed = [index for index in subject.seen.indices if index.closed and index.primaries]
-    if (subject.strategy is not Strategy.DRAIN and not subject.unsaved) or not closed:
+    if not (subject.strategy.empties or subject.unsaved) or not closed:
         return
     routed = {copy.index for copy in subject.seen.shards}
     for index in closed:
@@ -109,7 +109,7 @@ def closed_indices_replicated(subject: Subject) -> Iterator[Finding]:
 def shard_limit_room(subject: Subject) -> Iterator[Finding]:
     """With a node away all shards stay within the limit of shards per node; above it no index can be created."""
     settings = subject.seen.settings
-    nodes = len(expected_data(subject)) - 1
+    nodes = len(expected_data(subject) - subject.spares) - (subject.strategy is not Strategy.SURGE)
     if nodes < 1:
         return  # data_nodes_minimum says so
     value = settings.effective(_SHARDS_MAX) or str(_SHARDS_MAX_DEFAULT)

@@ -50,6 +50,13 @@ class Subject:
     batch_size: int = 1
 
     @property
+    def spares(self) -> frozenset[str]:
+        """Names of the members that are spare nodes of ours, and no nodes of the cluster."""
+        known = {node.name for node in self.cluster.nodes}
+        prefix = spare_prefix(self.cluster)
+        return frozenset(name for name in self.seen.members if name.startswith(prefix) and name not in known)
+
+    @property
     def taken(self) -> tuple[Node, ...]:
         """The nodes that the question is about: that one node, or all that do not run the image yet."""
         return self.waiting if self.node is None else (self.node,)
@@ -81,6 +88,11 @@ class Subject:
     def repairing(self) -> bool:
         """Whether the node in question is out of the cluster itself: to start it takes nothing away."""
         return self.node is not None and self.node.name not in self.seen.members
+
+
+def spare_prefix(cluster: Cluster) -> str:
+    """What the names of the cluster's spare nodes begin with."""
+    return f"{cluster.name}-spare-"
 
 
 def blocks(rule: str, subject: str, *, reason: str, evidence: str, remedy: str) -> Finding:

@@ -152,6 +152,23 @@ class LocalDriver:
 
         return await self._on(node, work)
 
+    async def hand_over(self, source: Node, target: Node, *, key: str) -> bool:
+        giver = NodePaths.of(self._nodes, source)
+
+        def work(paths: NodePaths) -> bool:
+            self._require_stopped(paths, "it takes over another's data")
+            with self._turns[giver]:
+                self._require_stopped(giver, "its data is handed over")
+                user = node_user(self._settings.node_user)
+                taken = _take_over(giver, paths, key)
+                giver.data.mkdir(mode=0o750, exist_ok=True)
+                user.own(giver.data)
+            if taken:
+                paths.log("hand over", key=key, source=source.name)
+            return taken
+
+        return await self._on(target, work)
+
     async def restore(self, node: Node, image: Image, *, key: str, zone: str | None = None) -> Restored:
         def work(paths: NodePaths) -> Restored:
             self._require_stopped(paths, "its configuration is rebuilt")
@@ -251,6 +268,24 @@ def _set_aside(paths: NodePaths, key: str, user: NodeUser) -> bool:
     paths.data.mkdir(mode=0o750, exist_ok=True)
     user.own(paths.data)
     write_json(paths.state, state | {"fresh_data_for": key})
+    return True
+
+
+def _take_over(giver: NodePaths, paths: NodePaths, key: str) -> bool:
+    """Moves the giver's data into the place of the empty folder, once per key.
+
+    The state file says so when it is done; cut short before that, it is told by the giver's folder being gone.
+    """
+    state = read_json(paths.state)
+    if state.get("data_taken_for") == key:
+        return False
+    if giver.data.exists():
+        if paths.data.exists():
+            paths.data.rmdir()  # refuses unless it is empty
+        giver.data.rename(paths.data)
+    elif not paths.data.exists():
+        raise DriverError(f"{giver.root.name} has no data at {giver.data}", remedy="see where it has gone, then retry")
+    write_json(paths.state, state | {"data_taken_for": key})
     return True
 
 

@@ -91,6 +91,13 @@ class Driver(Protocol):
         node's process lives.
         """
 
+    async def hand_over(self, source: Node, target: Node, *, key: str) -> bool:
+        """Gives the data folder of stopped `source` to stopped `target`, which `switch` with `fresh_data` has emptied.
+
+        One rename, once per key; False when it had been done before. `source` is left with an empty folder. Refuses
+        while a process of either lives, and a `target` that holds data.
+        """
+
     async def restore(self, node: Node, image: Image, *, key: str, zone: str | None = None) -> Restored:
         """Rebuilds the configuration for the image from the backup of this key and the image's defaults.
 

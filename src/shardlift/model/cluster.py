@@ -16,11 +16,17 @@ class Strategy(StrEnum):
     DRAIN = "drain"
     IN_PLACE = "in_place"
     AUTO = "auto"
+    SURGE = "surge"
+
+    @property
+    def empties(self) -> bool:
+        """Whether everything leaves a node before it stops."""
+        return self in {Strategy.DRAIN, Strategy.SURGE}
 
     @property
     def keeps_data(self) -> bool:
         """Whether a node comes back with the data path that it had."""
-        return self is not Strategy.DRAIN
+        return not self.empties
 
 
 class InstanceType(StrEnum):

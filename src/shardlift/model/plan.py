@@ -58,6 +58,10 @@ class NodePlan:
     comes back with an empty data path. `repair`: it was out of the cluster when the plan was made, so there is nothing
     to drain and nothing to hand over. `canary`: once it is back it takes no shard copy until somebody approves.
     `from_version` is empty when nobody knows it. `to_zone`: the zone that it comes back in, None for the one it is in.
+
+    `spare`: the spare node that is to be a member before anything leaves this one, None where there is none. The last
+    node of those that share it ends it: it `takes_over` the data folder of the stopped spare; or else it comes back
+    empty and `empties_spare`, so that the spare's copies move to it before the spare goes.
     """
 
     node_id: str
@@ -69,6 +73,9 @@ class NodePlan:
     repair: bool = False
     canary: bool = False
     to_zone: str | None = None
+    spare: str | None = None
+    takes_over: bool = False
+    empties_spare: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from shardlift.planner.foreseen import foreseen
 from shardlift.planner.moving import Departures, departures
 from shardlift.planner.obstacles import not_asked_finding, refused_findings, stalled_findings
 from shardlift.planner.planner import draft_plan, plan_upgrade
+from shardlift.planner.surge import needs_master, spare_roles, with_spares
 from shardlift.planner.zones import spread
 
 __all__ = [
@@ -15,11 +16,14 @@ __all__ = [
     "forecast",
     "foreseen",
     "make_batches",
+    "needs_master",
     "not_asked_finding",
     "order_nodes",
     "plan_and_forecast",
     "plan_upgrade",
     "refused_findings",
+    "spare_roles",
     "spread",
     "stalled_findings",
+    "with_spares",
 ]

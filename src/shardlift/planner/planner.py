@@ -8,6 +8,7 @@ from shardlift.checks import Subject, check_batches, check_plan
 from shardlift.checks.members import holds_data
 from shardlift.model import Finding, Node, NodePlan, NodeSeen, Plan, Severity, Strategy
 from shardlift.planner.batches import make_batches
+from shardlift.planner.surge import with_spares
 
 
 def plan_upgrade(subject: Subject) -> tuple[Plan | None, tuple[Finding, ...]]:
@@ -33,7 +34,7 @@ def draft_plan(subject: Subject) -> Plan:
     # A node that is repaired is no trial: nobody would wait with a node missing.
     ordered = (node.name for batch in batches for node in batch)
     first = next((name for name in ordered if name in members), None) if subject.canary else None
-    return Plan(
+    plan = Plan(
         cluster_id=subject.cluster.id,
         strategy=subject.strategy,
         image_id=subject.image.id,
@@ -42,12 +43,13 @@ def draft_plan(subject: Subject) -> Plan:
             for batch in batches
         ),
     )
+    return with_spares(plan, subject) if subject.strategy is Strategy.SURGE else plan
 
 
 def _node_plan(node: Node, member: NodeSeen | None, subject: Subject, *, canary: bool) -> NodePlan:
     # A node without data has nothing to drain, and its data path holds the cluster state that lets it vote.
     with_data = holds_data(node, member)
-    drains = subject.strategy is Strategy.DRAIN and with_data
+    drains = subject.strategy.empties and with_data
     fresh = drains or (subject.unsaved and with_data)
     return NodePlan(
         node_id=node.id,

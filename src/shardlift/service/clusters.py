@@ -16,7 +16,9 @@ from shardlift.errors import BusyError, DriverError, EngineError, ShardliftError
 from shardlift.model import Cluster, ClusterStatus, EngineKind, Health, Image, InstanceType, Node
 from shardlift.service.requests import CreateCluster
 from shardlift.settings import Settings
-from shardlift.store import Lease, Leases, Store
+from shardlift.store import Journal, Lease, Leases, Store
+from shardlift.store.codec import spare_from
+from shardlift.store.leases import SPARE
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{3,31}")
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -112,7 +114,9 @@ class ClusterMaker:
             )
         driver = self._backend.driver(cluster.driver)
         async with self._owned(cluster.id) as lease:
-            await asyncio.gather(*(driver.delete(node) for node in cluster.nodes))
+            changes = await Journal(self._store.database, lease).open_changes()
+            spares = [spare_from(change.ours) for change in changes if change.kind == SPARE]
+            await asyncio.gather(*(driver.delete(node) for node in (*spares, *cluster.nodes)))
             lease.over = True  # it goes with the cluster's row
             await self._store.remove_cluster(cluster.id)
 

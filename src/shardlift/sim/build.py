@@ -69,6 +69,26 @@ def build_world(
     return world
 
 
+def extra_node(world: World, node: Node, image: Image) -> SimNode:
+    """One more node on a machine like those of the others, not started yet, with an empty disk."""
+    like = next(iter(world.nodes.values()))
+    return SimNode(
+        name=node.name,
+        address=node.address,
+        zone=node.zone,
+        roles=frozenset(node.roles or _DEFAULT_ROLES[image.engine]),
+        engine=image.engine,
+        version=image.version,
+        image_id=image.id,
+        node_id=f"id-{world.new_number()}",
+        ephemeral_id="",
+        boot_s=like.boot_s,
+        disk_bytes=like.disk_bytes,
+        filler_bytes=like.disk_bytes // 5,
+        extra=True,
+    )
+
+
 def _place(world: World, copy: Copy, data: list[SimNode], first: int) -> None:
     for at in range(len(data)):
         node = data[(first + at) % len(data)]

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from shardlift.driver.protocol import Backup, ProcessSeen, Restored, Stopped
 from shardlift.errors import DriverError
 from shardlift.model import Image, Node, PluginSeen
+from shardlift.sim.build import extra_node
 from shardlift.sim.doors import Door, OpenDoor
 from shardlift.sim.parts import SimNode
 from shardlift.sim.world import World
@@ -38,13 +39,22 @@ class SimDriver:
         return tuple((next(free), 9200, 9300) for _ in range(count))
 
     async def create(self, node: Node, image: Image, *, seeds: tuple[Node, ...], heap_mib: int) -> None:
-        del seeds, heap_mib
-        if node.name not in self._world.nodes:
-            raise DriverError(f"the simulated world has no node {node.name}")
-        self._world.nodes[node.name].image_id = image.id
+        del heap_mib
+        self._world.advance()
+        known = self._world.nodes.get(node.name)
+        if known is None:
+            if node.name in {seed.name for seed in seeds} or not self._world.nodes:
+                raise DriverError(f"the simulated world has no node {node.name}")
+            known = extra_node(self._world, node, image)
+            async with self._effect("create", known):
+                self._world.nodes[node.name] = known
+        elif not known.extra:
+            known.image_id = image.id
 
     async def process(self, node: Node) -> ProcessSeen | None:
-        pid = self._node(node).pid
+        self._world.advance()
+        known = self._world.nodes.get(node.name)
+        pid = None if known is None else known.pid
         return None if pid is None else ProcessSeen(pid, float(pid))
 
     async def start(self, node: Node, *, bootstrap: tuple[str, ...] = ()) -> ProcessSeen:
@@ -93,6 +103,20 @@ class SimDriver:
             changed = True
         return changed
 
+    async def hand_over(self, source: Node, target: Node, *, key: str) -> bool:
+        giver, mine = self._node(source), self._node(target)
+        if giver.pid is not None or mine.pid is not None:
+            raise DriverError(f"{source.name} or {target.name} is running")
+        if key in mine.taken_over:
+            return False
+        if mine.disk:
+            raise DriverError(f"the data folder of {target.name} is not empty")
+        async with self._effect("hand over", mine):
+            mine.disk, giver.disk = giver.disk, {}
+            mine.node_id, giver.node_id = giver.node_id, f"id-{self._world.new_number()}"
+            mine.taken_over.add(key)
+        return True
+
     async def restore(self, node: Node, image: Image, *, key: str, zone: str | None = None) -> Restored:
         del image
         mine = self._node(node)
@@ -123,9 +147,15 @@ class SimDriver:
         return tuple(self._node(node).log[-lines:])
 
     async def delete(self, node: Node) -> None:
-        mine = self._node(node)
+        self._world.advance()
+        mine = self._world.nodes.get(node.name)
+        if mine is None:
+            return
         if mine.pid is not None:
             self._world.stop(mine)
+        if mine.extra:
+            async with self._effect("delete", mine):
+                del self._world.nodes[node.name]
 
     def _node(self, node: Node) -> SimNode:
         self._world.advance()

@@ -111,6 +111,9 @@ class FleetDriver:
     async def switch(self, node: Node, image: Image, *, key: str, fresh_data: bool) -> bool:
         return await self._of(node).switch(node, image, key=key, fresh_data=fresh_data)
 
+    async def hand_over(self, source: Node, target: Node, *, key: str) -> bool:
+        return await self._of(target).hand_over(source, target, key=key)
+
     async def restore(self, node: Node, image: Image, *, key: str, zone: str | None = None) -> Restored:
         return await self._of(node).restore(node, image, key=key, zone=zone)
 
@@ -129,6 +132,7 @@ class FleetDriver:
             mine = world.nodes[node.name]
             mine.backups.discard(key)
             mine.restored.discard(key)
+            mine.taken_over.discard(key)
             mine.set_aside.pop(key, None)
 
     async def log_tail(self, node: Node, lines: int = 40) -> tuple[str, ...]:
@@ -138,6 +142,9 @@ class FleetDriver:
         """The cluster's world goes with its last node, and with a world that cannot be used any more."""
         try:
             world = self._fleet.site(node.cluster_id).world
+            if node.name not in world.nodes or world.nodes[node.name].extra:
+                await self._of(node).delete(node)
+                return
             with world.changing():
                 # All of the cluster goes, so nothing of it may happen any more.
                 world.due.clear()
@@ -146,7 +153,7 @@ class FleetDriver:
         except DriverError:
             self._fleet.forget(node.cluster_id)
             return
-        if not world.nodes:
+        if all(one.extra for one in world.nodes.values()):
             self._fleet.forget(node.cluster_id)
 
     def _of(self, node: Node) -> SimDriver:

@@ -27,7 +27,8 @@ class SimNode:
 
     `serving`: it answers HTTP. `boot_s`: seconds from start to both. `starts` False: the process ends soon after its
     start. `filler_bytes`: what others have put on its disk. `disk` holds the data of copies it does not serve now.
-    `slowness`: how many times longer it takes to boot and to send or take a copy.
+    `slowness`: how many times longer it takes to boot and to send or take a copy. `extra`: it was made when the cluster
+    was there already, and is no more once it is deleted.
     """
 
     name: str
@@ -52,6 +53,8 @@ class SimNode:
     set_aside: dict[str, dict[Group, Data]] = field(default_factory=dict)
     backups: set[str] = field(default_factory=set)
     restored: set[str] = field(default_factory=set)
+    taken_over: set[str] = field(default_factory=set)
+    extra: bool = False
     log: list[str] = field(default_factory=list)
     started_at_ms: int = 0
     writes: int = 0

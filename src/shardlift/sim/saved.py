@@ -130,6 +130,8 @@ def _node(node: SimNode) -> Document:
         "set_aside": {key: _disk(disk) for key, disk in node.set_aside.items()},
         "backups": sorted(node.backups),
         "restored": sorted(node.restored),
+        "taken_over": sorted(node.taken_over),
+        "extra": node.extra,
         "log": node.log,
     }
 
@@ -144,6 +146,9 @@ def _restored_node(known: SimNode | None, document: Document) -> SimNode:
         "set_aside": {key: _restored_disk(rows) for key, rows in document["set_aside"].items()},
         "backups": set(document["backups"]),
         "restored": set(document["restored"]),
+        # A file of an older release has no spare nodes.
+        "taken_over": set(document.get("taken_over", ())),
+        "extra": bool(document.get("extra", False)),
         "log": list(document["log"]),
     }
     if known is None:

@@ -64,7 +64,7 @@ async def _ask_rules(ctx: StepContext) -> tuple[Observation, tuple[Finding, ...]
         strategy=ctx.strategy,
         node=ctx.node,
         mates=ctx.mates,
-        budget=1 + len(ctx.mates),
+        budget=1 + sum(node.name in ctx.mates for node in ctx.cluster.nodes),
         own_tokens=await ctx.ledger.own_tokens(),
     )
     return seen, check_node(subject)
@@ -110,7 +110,7 @@ async def allocation_hold(ctx: StepContext) -> Outcome:
 
     Not with drain: the same setting would gate the targets of relocations too (EnableAllocationDecider).
     """
-    if not ctx.strategy.keeps_data:
+    if not (ctx.strategy.keeps_data or ctx.plan.takes_over):
         return Outcome("Not needed: no copy is missed while the node is away.")
     await ctx.ledger.set_value(ALLOCATION_ENABLE, "primaries")
     ctx.check_lease()

@@ -8,6 +8,7 @@ from shardlift.checks import only_copies
 from shardlift.model import Health
 from shardlift.steps.context import Outcome, StepContext, StepFailedError
 from shardlift.steps.migration import EXCLUDE_NAME
+from shardlift.steps.spare import take_over
 
 # A node that does not answer for one moment is not away.
 _BLIP_S = 10.0
@@ -100,6 +101,13 @@ async def node_replacement(ctx: StepContext) -> Outcome:
         await _not_red(ctx)
     ctx.check_lease()
     changed = await ctx.driver.switch(ctx.node, ctx.image, key=ctx.task_id, fresh_data=ctx.plan.fresh_data)
+    if ctx.plan.takes_over:
+        await take_over(ctx)
+        return Outcome(
+            f"The node's engine is {ctx.image.reference} ({ctx.image.display_name}), its data path is that of "
+            f"{ctx.plan.spare}, which has been stopped.",
+            {"image_id": ctx.image.id, "fresh_data": False, "spare": ctx.plan.spare},
+        )
     data = "its data path is fresh" if ctx.plan.fresh_data else "its data path is kept"
     done = "" if changed else " This had been done before."
     return Outcome(

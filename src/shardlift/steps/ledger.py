@@ -10,6 +10,8 @@ from shardlift.engine.protocol import Engine
 from shardlift.errors import EngineError
 from shardlift.model import ClusterSettings
 from shardlift.store import Journal, SettingChange
+from shardlift.store.codec import spare_from
+from shardlift.store.leases import SPARE
 
 VALUE, TOKEN, VOTING = _KINDS = "value", "token", "voting"
 _BAD_REQUEST = 400
@@ -129,6 +131,25 @@ class Ledger:
             if change.task_id != self._task_id:
                 self._journal.lease.check()
                 await self._journal.change_restored(change.id, await self._undo(change))
+
+    # spare nodes
+
+    async def spares(self) -> tuple[SettingChange, ...]:
+        """The spares there are, or may be in part: `key` is the name, `ours` the node as JSON."""
+        return tuple(change for change in await self._journal.open_changes() if change.kind == SPARE)
+
+    async def add_spare(self, name: str, node: str) -> None:
+        await self._add(SPARE, "", name, before=None, ours=node)
+
+    async def spare_gone(self, name: str) -> None:
+        for change in await self.spares():
+            if change.key == name:
+                await self._journal.change_restored(change.id, "")
+
+    async def addresses(self) -> frozenset[str]:
+        """Addresses of the nodes of all clusters, and of the spares of this one."""
+        spares = {spare_from(change.ours).address for change in await self.spares()}
+        return await self._journal.addresses() | spares
 
     async def _open(self) -> tuple[SettingChange, ...]:
         """Nodes that are out of their balancer are in the same ledger, and put back by `balancing.Traffic`."""

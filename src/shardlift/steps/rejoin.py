@@ -12,6 +12,7 @@ from shardlift.steps.before import ALLOCATION_ENABLE
 from shardlift.steps.context import Outcome, StepContext, StepFailedError, SuspendedError
 from shardlift.steps.ledger import VOTING
 from shardlift.steps.migration import EXCLUDE_ID, EXCLUDE_NAME
+from shardlift.steps.spare import spare_done
 from shardlift.steps.traffic import traffic_return
 
 _LONG_POLL_S = 2.0
@@ -190,6 +191,7 @@ async def task_status_update(ctx: StepContext) -> Outcome:
             "the cluster is red, so the node's old data is not deleted",
             remedy="see which primaries are missing; the old data lies beside the node's data folder",
         )
+    await spare_done(ctx)
     ctx.check_lease()
     await ctx.driver.discard(ctx.node, key=ctx.task_id)
     return Outcome(SUB_STEPS[12].desc)

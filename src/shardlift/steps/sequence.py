@@ -18,14 +18,14 @@ from shardlift.steps.host import (
     plugin_installation,
 )
 from shardlift.steps.ledger import Ledger
-from shardlift.steps.migration import data_migration
 from shardlift.steps.rejoin import cluster_rejoin, task_status_update
+from shardlift.steps.spare import surge_migration
 from shardlift.steps.traffic import traffic_removal
 
 Step = Callable[[StepContext], Awaitable[Outcome]]
 
 STEPS: tuple[Step, ...] = (
-    data_migration,
+    surge_migration,
     safety_check,
     master_handover,
     traffic_removal,

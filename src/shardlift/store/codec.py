@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -67,6 +68,18 @@ def cluster_from(row: Row[Any], nodes: Iterable[Node], busy_with: str | None) ->
     )
 
 
+def spare_to_json(spare: Node) -> str:
+    return json.dumps(asdict(spare))
+
+
+def spare_from(text: str) -> Node:
+    """A spare node as its row in the ledger has it."""
+    data = json.loads(text)
+    return Node(
+        **{**data, "roles": tuple(data["roles"]), "instance_type": InstanceType(data["instance_type"])},
+    )
+
+
 def plan_to_json(plan: Plan) -> dict[str, object]:
     return {
         "cluster_id": plan.cluster_id,
@@ -84,6 +97,9 @@ def plan_to_json(plan: Plan) -> dict[str, object]:
                     "repair": node.repair,
                     "canary": node.canary,
                     "to_zone": node.to_zone,
+                    "spare": node.spare,
+                    "takes_over": node.takes_over,
+                    "empties_spare": node.empties_spare,
                 }
                 for node in batch
             ]

@@ -15,7 +15,7 @@ from shardlift.errors import FencedError
 from shardlift.model import Policy, StepStatus, TaskStatus
 from shardlift.store.codec import policy_from
 from shardlift.store.database import Database
-from shardlift.store.leases import Lease
+from shardlift.store.leases import SPARE, Lease
 from shardlift.store.tables import UtcTime, cluster, node, recovery, setting_change, step, task
 
 # Built once: they stand around every journal write. FOR SHARE matters on PostgreSQL, where a bare SELECT would let a
@@ -200,7 +200,10 @@ class Journal:
     async def restored_keys(self, task_id: str) -> tuple[str, ...]:
         """Settings that the task had changed and that are put back, sorted."""
         query = select(setting_change.c.key).where(
-            setting_change.c.task_id == task_id, setting_change.c.restored.is_(True), setting_change.c.key != ""
+            setting_change.c.task_id == task_id,
+            setting_change.c.restored.is_(True),
+            setting_change.c.key != "",
+            setting_change.c.kind != SPARE,
         )
         async with self._database.read() as connection:
             return tuple(sorted(set((await connection.execute(query)).scalars())))
@@ -256,6 +259,11 @@ class Journal:
         )
         async with self._database.read() as connection:
             return tuple(_change_from(row) for row in await connection.execute(query))
+
+    async def addresses(self) -> frozenset[str]:
+        """Addresses of all nodes of all clusters."""
+        async with self._database.read() as connection:
+            return frozenset((await connection.execute(select(node.c.address))).scalars())
 
     async def change_restored(self, change_id: int, note: str) -> None:
         async with self._fenced() as connection:

@@ -23,6 +23,8 @@ from shardlift.store.database import Database
 from shardlift.store.queue import TURNS, at
 from shardlift.store.tables import cluster, setting_change, stored, task
 
+# The kind of a row in the ledger that is a spare node: its name, and all of it as JSON.
+SPARE = "spare"
 _log = structlog.get_logger(__name__)
 # The share of the lease after which the holder itself no longer trusts it; the rest covers clocks that run apart.
 _TRUSTED = 0.75
@@ -35,7 +37,10 @@ def _with_work() -> Select[Any]:
     unfinished = select(task.c.id).where(task.c.cluster_id == cluster.c.id, task.c.status == "RUNNING").exists()
     left = (
         select(setting_change.c.id)
+        .join(task, task.c.id == setting_change.c.task_id)
         .where(setting_change.c.cluster_id == cluster.c.id, setting_change.c.restored.is_(False))
+        # A spare node stays for the retry of a failed task; once that is given up, it is work.
+        .where(or_(setting_change.c.kind != SPARE, task.c.status != "FAILED", task.c.aborting))
         .exists()
     )
     return (

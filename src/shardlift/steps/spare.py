@@ -1,0 +1,240 @@
+"""The spare node of the strategy surge: made, filled, handed over or emptied, removed.
+
+A spare is a row in the ledger, written before anything of it exists and closed after all of it is gone. So whatever
+crashes when, whoever comes next finds it: there are never two of one name, and none is forgotten. What it holds leaves
+it before it goes, or goes with its folder; it is never stopped with the only started copy of a shard (invariant 1).
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+from shardlift.checks import Subject
+from shardlift.errors import EngineError
+from shardlift.model import Health, Node
+from shardlift.planner import needs_master, spare_roles
+from shardlift.steps.context import Outcome, StepContext, StepFailedError
+from shardlift.steps.ledger import VOTING
+from shardlift.steps.migration import EXCLUDE_ID, data_migration
+from shardlift.steps.rescue import rescue
+from shardlift.store import Control
+from shardlift.store.codec import spare_from, spare_to_json
+
+_GONE_S = 60.0
+_HANDOVER_S = 60.0
+
+
+async def surge_migration(ctx: StepContext) -> Outcome:
+    """Sub-step 0: with a spare planned, all copies leave by explicit moves, once the spare is a member."""
+    if ctx.plan.spare is None:
+        return await data_migration(ctx)
+    await ctx.ledger.reassert()
+    spare = await raise_spare(ctx, ctx.plan.spare)
+    await rescue(ctx, everything=True)
+    done = await data_migration(ctx)  # what came to the node meanwhile, and what no move could be made of
+    if ctx.plan.takes_over:
+        # What is started on the spare alone would be missed while its folder changes hands.
+        await rescue(_about(ctx, spare, away=frozenset({ctx.node.name})))
+    return Outcome(f"{done.desc} The spare node {spare.name} stands in.", {**done.evidence, "spare": spare.name})
+
+
+async def raise_spare(ctx: StepContext, name: str) -> Node:
+    """The spare of that name as a member of the cluster; made if there is none. Raises StepFailedError."""
+    spare = await known_spare(ctx, name)
+    if spare is not None and spare.image_id != ctx.image.id:
+        await end_spare(ctx, spare)  # left by a task to another image
+        spare = None
+    if spare is None:
+        spare = await _laid_out(ctx, name)
+    ctx.check_lease()
+    await ctx.driver.create(spare, ctx.image, seeds=ctx.cluster.nodes, heap_mib=ctx.cluster.heap_mib)
+    await _up(ctx, spare)
+    return spare
+
+
+async def take_over(ctx: StepContext) -> None:
+    """The stopped node gets the data folder of its spare, which is stopped for that. No byte is copied.
+
+    To the cluster it is as if the spare were restarted under the node's name: each of its copies needs another one that
+    is started. Those made since without one leave it first.
+    """
+    assert ctx.plan.spare is not None, "only a node with a spare takes over"
+    spare = await known_spare(ctx, ctx.plan.spare)
+    if spare is None:
+        raise StepFailedError(
+            f"the spare node {ctx.plan.spare} is not known any more",
+            remedy="see the folders of the cluster's nodes for its data, then report it",
+        )
+    if await ctx.driver.process(spare) is not None:
+        about = _unhurried(_about(ctx, spare, away=frozenset({ctx.node.name})))
+        await rescue(about)
+        await _stop(about)
+    ctx.check_lease()
+    await ctx.driver.hand_over(spare, ctx.node, key=ctx.task_id)
+
+
+async def spare_done(ctx: StepContext) -> None:
+    """Sub-step 12 of the last node that the spare stands in for: the spare goes."""
+    if ctx.plan.spare is None or not (ctx.plan.takes_over or ctx.plan.empties_spare):
+        return
+    spare = await known_spare(ctx, ctx.plan.spare)
+    if spare is None:
+        return
+    if ctx.plan.takes_over:
+        await _remove(ctx, spare)
+    else:
+        await end_spare(ctx, spare)
+
+
+async def end_spares(ctx: StepContext) -> tuple[str, ...]:
+    """Ends every spare there is. A line for each that holds what nobody else has and could not give away: it stays."""
+    notes = []
+    for change in await ctx.ledger.spares():
+        spare = spare_from(change.ours)
+        try:
+            await end_spare(ctx, spare)
+        except StepFailedError as error:
+            notes.append(f"the spare node {spare.name} stays a member, since it cannot be emptied: {error.message}")
+    return tuple(notes)
+
+
+async def end_spare(ctx: StepContext, spare: Node) -> None:
+    """Empties, stops and removes it. Raises StepFailedError while it has the only started copy of a shard."""
+    about = _unhurried(_about(ctx, spare, away=frozenset()))
+    if await ctx.driver.process(spare) is None:
+        await _taken_off(ctx, spare)
+        if (await ctx.engine.health()).status is not Health.GREEN:
+            # It may have on its disk what is missing.
+            await ctx.driver.create(spare, ctx.image, seeds=ctx.cluster.nodes, heap_mib=ctx.cluster.heap_mib)
+            await _up(ctx, spare)
+    if await ctx.driver.process(spare) is not None:
+        await _up(ctx, spare)
+        await rescue(about, everything=True)
+        await data_migration(about)
+        await _leave_votes(about)
+        await _stop(about)
+    await _remove(ctx, spare)
+
+
+async def known_spare(ctx: StepContext, name: str) -> Node | None:
+    """The spare of that name, of whichever task of the cluster."""
+    for change in await ctx.ledger.spares():
+        if change.key == name:
+            return spare_from(change.ours)
+    return None
+
+
+async def _laid_out(ctx: StepContext, name: str) -> Node:
+    subject = Subject(
+        seen=await ctx.engine.observe(), cluster=ctx.cluster, image=ctx.image, strategy=ctx.strategy, node=ctx.node
+    )
+    ((address, http_port, transport_port),) = await ctx.driver.allocate(1, await ctx.ledger.addresses())
+    spare = Node(
+        id=str(uuid.uuid4()),
+        cluster_id=ctx.cluster.id,
+        name=name,
+        instance_type=ctx.node.instance_type,
+        roles=spare_roles(ctx.node, votes=needs_master(subject)),
+        zone=ctx.node.zone,
+        address=address,
+        http_port=http_port,
+        transport_port=transport_port,
+        image_id=ctx.image.id,
+    )
+    await ctx.ledger.add_spare(name, spare_to_json(spare))
+    return spare
+
+
+async def _up(ctx: StepContext, spare: Node) -> None:
+    """Starts it unless it runs, and waits until it is a member of the right version."""
+    ctx.check_lease()
+    process = await ctx.driver.start(spare)
+    await ctx.report({"waiting_for": f"the spare node {spare.name} to join the cluster", "pid": process.pid})
+    async for _ in ctx.rounds(ctx.settings.boot_timeout_s):
+        try:
+            members = {member.name: member for member in await ctx.engine.nodes()}
+        except EngineError:
+            continue  # asked again until the bound
+        if spare.name in members:
+            return
+        if await ctx.driver.process(spare) is None:
+            raise StepFailedError(
+                f"the spare node {spare.name} ended before it joined the cluster",
+                evidence={"log": list(await ctx.driver.log_tail(spare))},
+                remedy="mend what the log tells, then retry; or use another strategy",
+            )
+    raise StepFailedError(
+        f"the spare node {spare.name} did not join within {ctx.settings.boot_timeout_s:.0f} s",
+        evidence={"log": list(await ctx.driver.log_tail(spare))},
+        remedy="see the log; if the machine is only slow raise SHARDLIFT_BOOT_TIMEOUT_S, then retry",
+    )
+
+
+async def _taken_off(ctx: StepContext, spare: Node) -> None:
+    """Waits until the cluster has noticed that it is gone: before, its copies would count as started."""
+    async for _ in ctx.rounds(_GONE_S):
+        member = spare.name in {member.name for member in await ctx.engine.nodes()}
+        # A dead node may be missing from one list while the other still has it.
+        if not member and all(copy.node != spare.name for copy in await ctx.engine.shards()):
+            return
+    raise StepFailedError(
+        f"the spare node {spare.name} has no process, and is still a member of the cluster",
+        remedy=f"see what answers at {spare.url}, end it, then retry",
+    )
+
+
+async def _leave_votes(about: StepContext) -> None:
+    """A spare that votes is excluded from voting first, so that its going takes no majority with it."""
+    member = next((one for one in await about.engine.nodes() if one.name == about.node.name), None)
+    if member is None or not member.master_eligible:
+        return
+    if not await about.ledger.exclude_from_voting(about.node.name):
+        return
+    async for _ in about.rounds(_HANDOVER_S):
+        voting = await about.engine.voting()
+        if voting is None or (member.id not in voting.config_ids and await about.engine.elected() != member.name):
+            return
+    raise StepFailedError(
+        f"the spare node {member.name} still votes", remedy="see the elected master's log, then retry"
+    )
+
+
+async def _stop(about: StepContext) -> None:
+    """Stops the spare that `about` is about. Raises StepFailedError when it has what no node that stays has."""
+    serving: dict[tuple[str, int], set[str | None]] = {}
+    for copy in await about.engine.shards():
+        if copy.serving:
+            serving.setdefault(copy.group, set()).add(copy.node)
+    alone = sorted(f"{index}[{shard}]" for (index, shard), nodes in serving.items() if nodes <= about.away)
+    if alone:
+        raise StepFailedError(
+            f"{len(alone)} shards have their only started copy on the spare node {about.node.name}",
+            evidence={"shards_left": alone[:20]},
+            remedy="retry: they leave it first",
+        )
+    about.check_lease()
+    await about.driver.stop(about.node, timeout_s=about.settings.stop_timeout_s)
+
+
+async def _remove(ctx: StepContext, spare: Node) -> None:
+    ctx.check_lease()
+    await ctx.driver.delete(spare)
+    await ctx.ledger.restore(kind=VOTING)
+    await ctx.ledger.restore(key=EXCLUDE_ID)
+    await ctx.ledger.spare_gone(spare.name)
+
+
+def _about(ctx: StepContext, spare: Node, *, away: frozenset[str]) -> StepContext:
+    """The same with the spare as the node that is emptied. `away`: nodes that are away when it is."""
+    plan = replace(ctx.plan, name=spare.name, drained=True, rescued=False, repair=False, canary=False, spare=None)
+    return replace(ctx, node=spare, plan=plan, mates=away)
+
+
+def _unhurried(ctx: StepContext) -> StepContext:
+    """The same for what must be done to its end even if the task is to end: the task ends after it."""
+
+    async def control() -> Control:
+        return replace(await ctx.control(), aborting=False)
+
+    return replace(ctx, control=control)
