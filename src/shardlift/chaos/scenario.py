@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shardlift.model import Strategy
 
 _MIB = 2**20
 _ZONES = ("zone-a", "zone-b", "zone-c")
+_STRATEGIES = (Strategy.DRAIN, Strategy.IN_PLACE, Strategy.AUTO)
+_SURGE = 0.2
 _SMALL = 4  # data nodes; dedicated masters besides would make trials of bigger clusters slow
 # Dynamic settings that operators really turn, with values that stop nothing.
 _HARMLESS = (
@@ -137,10 +139,10 @@ def draw(seed: int) -> Scenario:
     nodes = _nodes(dice)
     names = tuple(f"node-{at}" for at in range(1, len(nodes) + 1))
     data = sum("data" in node.roles for node in nodes)
-    strategy = dice.choice(tuple(Strategy))
+    strategy = dice.choice(_STRATEGIES)
     indices = _indices(dice, strategy, data)
     calm = _chance(dice, 0.15)
-    return Scenario(
+    drawn = Scenario(
         seed=seed,
         nodes=nodes,
         indices=indices,
@@ -155,6 +157,8 @@ def draw(seed: int) -> Scenario:
         abort_at_s=dice.uniform(1, 200) if _chance(dice, 0.12) else None,
         batch_size=dice.choice((1, 1, 2, 3)),
     )
+    # Last, so that what stands above keeps its meaning.
+    return replace(drawn, strategy=Strategy.SURGE) if _chance(dice, _SURGE) else drawn
 
 
 def _kill_point(dice: random.Random) -> int:

@@ -160,7 +160,10 @@ class Trial:
         except RefusedError as error:
             self.watch.note(f"refused: {'; '.join(str(finding) for finding in error.findings)}")
             return None
-        self.watch.batches = tuple(frozenset(node.name for node in batch) for batch in task.plan.batches)
+        self.watch.batches = tuple(
+            frozenset(name for node in batch for name in (node.name, node.spare if node.takes_over else None) if name)
+            for batch in task.plan.batches
+        )
         return task
 
     async def _to_the_end(self, service: Service, task: Task) -> tuple[Task, int]:

@@ -67,6 +67,8 @@ class Watch:
             self._may_stop(where)
         if call == "host.discard":
             self._may_discard(where)
+        if call == "host.delete" and self.world.copies_on(where):
+            self.violated(f"{where} is deleted with {len(self.world.copies_on(where))} copies on it")
 
     def done(self, call: str, where: str) -> None:
         self.note(f"  did {call} {where}".rstrip())
@@ -124,6 +126,9 @@ class Watch:
             return
         if settled:
             self._settings_as_expected()
+        spares = [node.name for node in world.nodes.values() if node.extra]
+        if len(spares) > 1 or (spares and task.status is TaskStatus.SUCCESS):
+            self.violated(f"the task is {task.status}, and spare nodes are left: {', '.join(spares)}")
         if task.status is TaskStatus.SUCCESS:
             self._success(task)
         elif not task.fail_message:
