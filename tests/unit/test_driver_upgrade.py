@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -122,6 +123,42 @@ async def test_a_node_whose_disk_was_lost_gets_a_fresh_one(host: FakeHost) -> No
     assert not await host.driver.switch(host.node, host.target, key=KEY, fresh_data=True)
     await host.driver.discard(host.node, key=KEY)
     assert not list(host.root.glob("data.*"))
+
+
+async def test_a_data_folder_changes_hands_once(host: FakeHost) -> None:
+    spare = replace(host.node, name="spare")
+    await host.create()
+    await host.driver.create(spare, host.target, seeds=(host.node,), heap_mib=256)
+    folder = host.root.parent / "spare"
+    (folder / "data" / "shard").write_text("rows")
+    (host.root / "data" / "old").write_text("older rows")
+    with pytest.raises(DriverError, match="not empty"):
+        await host.driver.hand_over(spare, host.node, key=KEY)
+    assert await host.driver.switch(host.node, host.target, key=KEY, fresh_data=True)
+    assert await host.driver.hand_over(spare, host.node, key=KEY)
+    assert (host.root / "data" / "shard").read_text() == "rows"
+    assert list((folder / "data").iterdir()) == []
+    (folder / "data" / "other").write_text("of a later life")
+    assert not await host.driver.hand_over(spare, host.node, key=KEY)
+    assert sorted(path.name for path in (host.root / "data").iterdir()) == ["shard"]
+    assert (host.root / "host.log").read_text().count('"hand over"') == 1
+
+
+@pytest.mark.parametrize("done", ["emptied", "renamed"])
+async def test_a_data_folder_that_was_half_handed_over_gets_there(host: FakeHost, done: str) -> None:
+    """Killed after each rename: what is left is told by which folder there is."""
+    spare = replace(host.node, name="spare")
+    await host.create()
+    await host.driver.create(spare, host.target, seeds=(host.node,), heap_mib=256)
+    folder = host.root.parent / "spare"
+    (folder / "data" / "shard").write_text("rows")
+    await host.driver.switch(host.node, host.target, key=KEY, fresh_data=True)
+    (host.root / "data").rmdir()
+    if done == "renamed":
+        (folder / "data").rename(host.root / "data")
+    assert await host.driver.hand_over(spare, host.node, key=KEY)
+    assert (host.root / "data" / "shard").read_text() == "rows"
+    assert list((folder / "data").iterdir()) == []
 
 
 async def _create(host: FakeHost) -> None:

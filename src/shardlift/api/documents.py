@@ -111,6 +111,8 @@ def _planned(node: NodePlan) -> dict[str, object]:
         "repair": node.repair,
         "canary": node.canary,
         "to_zone": node.to_zone,
+        "spare": node.spare,
+        "takes_over": node.takes_over,
     }
 
 

@@ -164,6 +164,8 @@ class PlannedNode(BaseModel):
     repair: bool = Field(description="Whether it is out of the cluster, and is brought back")
     canary: bool = Field(description="Whether it waits for approval, without shards, before the others follow")
     to_zone: str | None = Field(description="Zone that it comes back in; null for the one it is in")
+    spare: str | None = Field(description="Spare node that joins before anything leaves it; null where there is none")
+    takes_over: bool = Field(description="Whether it comes back with the data folder of the spare, which goes")
 
 
 class PlanDocument(BaseModel):
