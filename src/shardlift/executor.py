@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
 import structlog
@@ -31,7 +31,7 @@ from shardlift.steps.account import end_account, failure_account
 from shardlift.steps.boundary import Boundary
 from shardlift.steps.context import AbortedError, SuspendedError
 from shardlift.steps.migration import EXCLUDE_NAME
-from shardlift.steps.spare import end_spares
+from shardlift.steps.spare import end_spares, spares_left
 from shardlift.store import Control, StoreError
 
 _log = structlog.get_logger(__name__)
@@ -62,11 +62,6 @@ class _Stop(Exception):  # noqa: N818  (a way out of the walk, not an error)
         self.node, self.order, self.message = node, order, message
 
 
-def _spare_away(node: NodePlan) -> frozenset[str]:
-    """A node that takes over the folder of its spare is away together with it."""
-    return frozenset({node.spare}) if node.takes_over and node.spare else frozenset()
-
-
 def _ignore(_event: Event) -> None:
     return None
 
@@ -84,7 +79,7 @@ class Executor:
         self._ledger = Ledger(bench.journal, bench.engine, task.id)
         self._rows = {(row.node, row.order): row for row in task.steps}
         self._mates = {
-            node.name: frozenset(other.name for other in batch if other is not node) | _spare_away(node)
+            node.name: frozenset(other.name for other in batch if other is not node) | node.away_too
             for batch in task.plan.batches
             for node in batch
         }
@@ -318,10 +313,7 @@ class Executor:
 
     async def _failed(self, stop: _Stop) -> TaskStatus:
         notes = await self._settle(timeout_s=0)
-        notes += tuple(
-            f"the spare node {change.key} stays for a retry; ending the task empties and removes it"
-            for change in await self._ledger.spares()
-        )
+        notes += await spares_left(self._ledger)
         message = f"{stop.node}, sub-step {stop.order} ({SUB_STEPS[stop.order].name}): {stop.message}"
         return await self._end(TaskStatus.FAILED, "; ".join([message, *notes]))
 
@@ -337,26 +329,8 @@ class Executor:
 
     async def end_spares(self) -> tuple[str, ...]:
         """Empties and removes spare nodes that are left. A line for each that has to stay, and why."""
-        if not await self._ledger.spares():
-            return ()
-        bench = self._bench
-        await bench.journal.waiting(self._task.id, "what the spare node holds to move away, so that it can go")
-        try:
-            await self._patiently(self._hold)
-            await bench.driver.prepare(bench.image)
-            return await self._patiently(lambda: end_spares(self._quiet_context()))
-        except (EngineError, DriverError) as error:
-            return (f"a spare node is left, and could not be removed yet: {error.message}",)
-        finally:
-            await bench.journal.waiting(self._task.id, None)
-
-    def _quiet_context(self) -> StepContext:
-        """What is done for the task as a whole is the progress of no sub-step."""
-
-        async def report(_progress: Mapping[str, object]) -> None:
-            return None
-
-        return replace(self._context(self._task.plan.nodes[0], 0), report=report)
+        context, journal, task_id = self._context(self._task.plan.nodes[0], 0), self._bench.journal, self._task.id
+        return await end_spares(context, self._patiently, self._hold, lambda why: journal.waiting(task_id, why))
 
     async def _suspended(self, suspended: SuspendedError) -> TaskStatus:
         if not any(row.begin for row in self._rows.values()):

@@ -83,7 +83,7 @@ def test_a_node_that_is_out_is_repaired_first_and_not_drained(strategy: Strategy
     plan = draft_plan(subject(strategy, canary=True, nodes=tuple(member(name) for name in NAMES[:2])))
     first, second, _ = plan.nodes
     assert (first.name, first.repair, first.drained, first.canary, first.from_version) == (out, True, False, False, "")
-    assert first.fresh_data is (strategy is Strategy.DRAIN)
+    assert first.fresh_data is strategy.empties
     assert (second.repair, second.canary) == (False, True)
 
 
@@ -118,7 +118,7 @@ def assert_plan(plan: Plan, strategy: Strategy) -> None:
     assert sorted(node.name for node in plan.nodes) == sorted(NAMES)
     assert all(len(batch) == 1 for batch in plan.batches)
     assert plan.nodes[-1].name == NAMES[0], "the elected master goes last"
-    assert all(node.fresh_data is (strategy is Strategy.DRAIN) for node in plan.nodes)
+    assert all(node.fresh_data is strategy.empties for node in plan.nodes)
 
 
 def test_nodes_on_the_target_are_left_out() -> None:

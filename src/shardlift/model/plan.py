@@ -77,6 +77,11 @@ class NodePlan:
     takes_over: bool = False
     empties_spare: bool = False
 
+    @property
+    def away_too(self) -> frozenset[str]:
+        """Names of those that are away when this node is, and are no nodes of the plan."""
+        return frozenset({self.spare}) if self.takes_over and self.spare else frozenset()
+
 
 @dataclass(frozen=True, slots=True)
 class ZoneChange:

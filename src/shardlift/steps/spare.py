@@ -8,14 +8,15 @@ it before it goes, or goes with its folder; it is never stopped with the only st
 from __future__ import annotations
 
 import uuid
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from shardlift.checks import Subject
-from shardlift.errors import EngineError
+from shardlift.errors import DriverError, EngineError
 from shardlift.model import Health, Node
 from shardlift.planner import needs_master, spare_roles
 from shardlift.steps.context import Outcome, StepContext, StepFailedError
-from shardlift.steps.ledger import VOTING
+from shardlift.steps.ledger import VOTING, Ledger
 from shardlift.steps.migration import EXCLUDE_ID, data_migration
 from shardlift.steps.rescue import rescue
 from shardlift.store import Control
@@ -87,8 +88,45 @@ async def spare_done(ctx: StepContext) -> None:
         await end_spare(ctx, spare)
 
 
-async def end_spares(ctx: StepContext) -> tuple[str, ...]:
-    """Ends every spare there is. A line for each that holds what nobody else has and could not give away: it stays."""
+async def spares_left(ledger: Ledger) -> tuple[str, ...]:
+    """What a failed task says of its spares."""
+    return tuple(
+        f"the spare node {change.key} stays for a retry; ending the task empties and removes it"
+        for change in await ledger.spares()
+    )
+
+
+async def end_spares(
+    ctx: StepContext,
+    patiently: Callable[[Callable[[], Awaitable[tuple[str, ...]]]], Awaitable[tuple[str, ...]]],
+    hold: Callable[[], Awaitable[None]],
+    tell: Callable[[str | None], Awaitable[None]],
+) -> tuple[str, ...]:
+    """Ends every spare there is, as a part of no sub-step. A line for each that has to stay, and why.
+
+    `patiently` begins work again when the cluster did not answer; `hold` sets what holds for the length of a task.
+    """
+    if not await ctx.ledger.spares():
+        return ()
+
+    async def report(_progress: Mapping[str, object]) -> None:
+        return None
+
+    async def work() -> tuple[str, ...]:
+        await hold()
+        await ctx.driver.prepare(ctx.image)
+        return await _ended(replace(ctx, report=report))
+
+    await tell("what the spare node holds to move away, so that the spare can go")
+    try:
+        notes = await patiently(work)
+    except (EngineError, DriverError) as error:
+        notes = (f"a spare node is left, and could not be removed yet: {error.message}",)
+    await tell(None)
+    return notes
+
+
+async def _ended(ctx: StepContext) -> tuple[str, ...]:
     notes = []
     for change in await ctx.ledger.spares():
         spare = spare_from(change.ours)
