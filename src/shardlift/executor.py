@@ -299,8 +299,7 @@ class Executor:
     async def _succeeded(self) -> TaskStatus:
         bench = self._bench
         image = bench.image
-        notes = await self.end_spares()
-        notes += await self._settle(timeout_s=bench.settings.rejoin_timeout_s)
+        notes = *await self.end_spares(), *await self._settle(timeout_s=bench.settings.rejoin_timeout_s)
         await self._count_recoveries()
         await bench.journal.end_task(
             self._task.id,
@@ -312,14 +311,12 @@ class Executor:
         return TaskStatus.SUCCESS
 
     async def _failed(self, stop: _Stop) -> TaskStatus:
-        notes = await self._settle(timeout_s=0)
-        notes += await spares_left(self._ledger)
+        notes = *await self._settle(timeout_s=0), *await spares_left(self._ledger)
         message = f"{stop.node}, sub-step {stop.order} ({SUB_STEPS[stop.order].name}): {stop.message}"
         return await self._end(TaskStatus.FAILED, "; ".join([message, *notes]))
 
     async def _aborted(self) -> TaskStatus:
-        notes = await self.end_spares()
-        notes += await self._settle(timeout_s=0)
+        notes = *await self.end_spares(), *await self._settle(timeout_s=0)
         total = self._task.total
         done = [name for name in total if self._rows[name, 12].status is StepStatus.SUCCESS]
         told = partial_account(self._task.kind, total, done, self._bench.image.reference)

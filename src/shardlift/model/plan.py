@@ -59,7 +59,8 @@ class NodePlan:
     to drain and nothing to hand over. `canary`: once it is back it takes no shard copy until somebody approves.
     `from_version` is empty when nobody knows it. `to_zone`: the zone that it comes back in, None for the one it is in.
 
-    `spare`: the spare node that is to be a member before anything leaves this one, None where there is none. The last
+    `spare`: the spare node that is to be a member before anything leaves this one, None where there is none. What
+    leaves it then `fills` the node of that name: the spare, or the node before it, which is empty by then. The last
     node of those that share it ends it: it `takes_over` the data folder of the stopped spare; or else it comes back
     empty and `empties_spare`, so that the spare's copies move to it before the spare goes.
     """
@@ -74,6 +75,7 @@ class NodePlan:
     canary: bool = False
     to_zone: str | None = None
     spare: str | None = None
+    fills: str | None = None
     takes_over: bool = False
     empties_spare: bool = False
 

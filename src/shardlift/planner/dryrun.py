@@ -22,6 +22,7 @@ from shardlift.model import (
 )
 from shardlift.planner.obstacles import Obstacles, stuck_findings
 from shardlift.planner.planner import draft_plan, plan_upgrade
+from shardlift.planner.surge import spare_nodes
 
 _TARGETS_MAX = 8
 # What the engine is asked about at once.
@@ -47,7 +48,7 @@ def plan_and_forecast(subject: Subject) -> tuple[Plan | None, Forecast | None, t
 def forecast(subject: Subject, plan: Plan, on_move: Callable[[Move], None] | None = None) -> Forecast:
     """Walks the plan. `on_move` is told each move off a drained node, in order."""
     release = (subject.image.engine is EngineKind.OPENSEARCH, subject.image.version)
-    state = build_state(subject.seen, subject.cluster.nodes, release)
+    state = build_state(subject.seen, (*subject.cluster.nodes, *spare_nodes(plan, subject)), release)
     return _Walk(state, plan, on_move or (lambda _move: None)).run()
 
 
@@ -122,23 +123,62 @@ class _Walk:
 
     def _take(self, batch: tuple[NodePlan, ...], number: int) -> list[NodeForecast]:
         state, chooser = self._state, self._chooser
+        self._raise_spares(batch)
         taken = [(node, state.places[node.name], _Tally()) for node in batch]
         for _, place, _ in taken:
             chooser.close(place)
         for node, place, tally in taken:
-            if node.drained:
-                tiers = [self._freshest] if self._freshest else []
-                self._drain(place, tally, drain(state, chooser, place, tiers=tiers))
-            elif node.rescued:
-                self._drain(place, tally, drain(state, chooser, place, lambda copy: not copy.elsewhere))
+            self._leave(node, place, tally)
         for node, place, tally in taken:
             self._down(node, place, tally)
+        for node, place, _ in taken:
+            self._hand_over(node, place)
         for _, place, tally in taken:
             for copy in bring_back(state, chooser, place):
                 tally.rebuilt += 1
                 tally.rebuilt_bytes += copy.size_bytes
         self._freshest = tuple(place for node, place, _ in taken if node.drained)
+        for node, place, tally in taken:
+            self._empty_spare(node, place, tally)
         return [tally.frozen(node, number) for node, _, tally in taken]
+
+    def _leave(self, node: NodePlan, place: Place, tally: _Tally) -> None:
+        state, chooser = self._state, self._chooser
+        if node.drained:
+            freshest = (state.places[node.fills],) if node.fills else self._freshest
+            tiers = [freshest] if freshest else []
+            self._drain(place, tally, drain(state, chooser, place, tiers=tiers))
+        elif node.rescued:
+            self._drain(place, tally, drain(state, chooser, place, lambda copy: not copy.elsewhere))
+
+    def _raise_spares(self, batch: tuple[NodePlan, ...]) -> None:
+        for name in dict.fromkeys(node.spare for node in batch if node.spare is not None):
+            if not self._state.places[name].present:
+                bring_back(self._state, self._chooser, self._state.places[name])
+
+    def _hand_over(self, node: NodePlan, place: Place) -> None:
+        """The spare's copies come back with its folder, under the node's name."""
+        if node.spare is None or not node.takes_over:
+            return
+        spare = self._state.places[node.spare]
+        self._chooser.close(spare)
+        take_down(self._state, spare)
+        for copy in list(spare.copies):
+            started = copy.started
+            self._state.put(copy, place)
+            copy.started = started
+        spare.joining = True
+
+    def _empty_spare(self, node: NodePlan, place: Place, tally: _Tally) -> None:
+        """The spare's copies move to the node, or to others, and it goes."""
+        if node.spare is None or not node.empties_spare:
+            return
+        spare = self._state.places[node.spare]
+        self._chooser.close(spare)
+        self._drain(spare, tally, drain(self._state, self._chooser, spare, tiers=[(place,)]))
+        take_down(self._state, spare)
+        wipe(self._state, spare)
+        spare.joining = True
 
     def _down(self, node: NodePlan, place: Place, tally: _Tally) -> None:
         if place.present:
@@ -155,7 +195,7 @@ class _Walk:
         for copy, target in drained.moved.items():
             tally.add(target.name, copy.size_bytes)
             self._moved(copy, place, target, first=first)
-        tally.dropped = len(drained.dropped)
+        tally.dropped += len(drained.dropped)
         for copy in drained.stuck:
             held = not copy.elsewhere
             tally.held += held
@@ -165,5 +205,6 @@ class _Walk:
     def _moved(self, copy: Copy, source: Place, target: Place, *, first: bool) -> None:
         move = Move(copy.group.index.name, copy.group.shard, source.name, target.name)
         self._on_move(move)
-        if first and len(self._first_moves) < _FIRST_MOVES_MAX:
+        # To a spare that is no member yet the engine would say no.
+        if first and target.id and len(self._first_moves) < _FIRST_MOVES_MAX:
             self._first_moves.append(move)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import groupby
 
-from shardlift.allocation import Chooser, Drained, Place, State, drain
 from shardlift.checks import Subject
 from shardlift.checks.members import expected_masters, tier
 from shardlift.checks.subject import spare_prefix
@@ -38,11 +37,13 @@ def with_spares(plan: Plan, subject: Subject) -> Plan:
     batches: list[tuple[NodePlan, ...]] = []
     for spare, found in groupby((node for batch in plan.batches for node in batch), key=run):
         members = list(found)
-        for node in members:
+        for before, node in zip((None, *members), members, strict=False):
             last = spare is not None and node is members[-1]
             # A canary comes back without copies, and waits.
             over = takes_over and not node.canary
-            batches.append((replace(node, spare=spare, takes_over=last and over, empties_spare=last and not over),))
+            fills = None if spare is None else spare if before is None else before.name
+            changed = replace(node, spare=spare, fills=fills, takes_over=last and over)
+            batches.append((replace(changed, empties_spare=last and not over),))
     return replace(plan, batches=tuple(batches))
 
 
@@ -69,17 +70,6 @@ def spare_nodes(plan: Plan, subject: Subject) -> tuple[Node, ...]:
             roles = spare_roles(first, votes=needs_master(subject))
             found[planned.spare] = replace(first, id="", name=planned.spare, roles=roles, address="")
     return tuple(found.values())
-
-
-def fill_fresh(state: State, place: Place) -> Drained:
-    """What leaves the node for those that run the target already: the least loaded of them came back empty just now."""
-    closed = [one for one in state.places.values() if one.open and one.rank != state.target_rank]
-    for one in closed:
-        one.open = False
-    drained = drain(state, Chooser(state), place)
-    for one in closed:
-        one.open = True
-    return replace(drained, stuck=[], dropped=[])
 
 
 def _spare_of(node: Node, subject: Subject, *, aware: bool) -> str:

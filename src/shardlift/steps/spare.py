@@ -32,8 +32,7 @@ async def surge_migration(ctx: StepContext) -> Outcome:
         return await data_migration(ctx)
     await ctx.ledger.reassert()
     spare = await raise_spare(ctx, ctx.plan.spare)
-    await rescue(ctx, everything=True)
-    done = await data_migration(ctx)  # what came to the node meanwhile, and what no move could be made of
+    done = await data_migration(_filling(ctx, ctx.plan.fills or spare.name))
     if ctx.plan.takes_over:
         # What is started on the spare alone would be missed while its folder changes hands.
         await rescue(_about(ctx, spare, away=frozenset({ctx.node.name})))
@@ -48,8 +47,9 @@ async def raise_spare(ctx: StepContext, name: str) -> Node:
         spare = None
     if spare is None:
         spare = await _laid_out(ctx, name)
-    ctx.check_lease()
-    await ctx.driver.create(spare, ctx.image, seeds=ctx.cluster.nodes, heap_mib=ctx.cluster.heap_mib)
+    if await ctx.driver.process(spare) is None:  # the files of one that runs are its own business
+        ctx.check_lease()
+        await ctx.driver.create(spare, ctx.image, seeds=ctx.cluster.nodes, heap_mib=ctx.cluster.heap_mib)
     await _up(ctx, spare)
     return spare
 
@@ -85,7 +85,7 @@ async def spare_done(ctx: StepContext) -> None:
     if ctx.plan.takes_over:
         await _remove(ctx, spare)
     else:
-        await end_spare(ctx, spare)
+        await end_spare(_filling(ctx, ctx.node.name), spare)
 
 
 async def spares_left(ledger: Ledger) -> tuple[str, ...]:
@@ -148,7 +148,6 @@ async def end_spare(ctx: StepContext, spare: Node) -> None:
             await _up(ctx, spare)
     if await ctx.driver.process(spare) is not None:
         await _up(ctx, spare)
-        await rescue(about, everything=True)
         await data_migration(about)
         await _leave_votes(about)
         await _stop(about)
@@ -261,6 +260,11 @@ async def _remove(ctx: StepContext, spare: Node) -> None:
     await ctx.ledger.restore(kind=VOTING)
     await ctx.ledger.restore(key=EXCLUDE_ID)
     await ctx.ledger.spare_gone(spare.name)
+
+
+def _filling(ctx: StepContext, name: str) -> StepContext:
+    """The same, with that node as the one that is empty and takes what leaves."""
+    return replace(ctx, taken=(*ctx.taken, frozenset({name})))
 
 
 def _about(ctx: StepContext, spare: Node, *, away: frozenset[str]) -> StepContext:

@@ -98,6 +98,7 @@ def plan_to_json(plan: Plan) -> dict[str, object]:
                     "canary": node.canary,
                     "to_zone": node.to_zone,
                     "spare": node.spare,
+                    "fills": node.fills,
                     "takes_over": node.takes_over,
                     "empties_spare": node.empties_spare,
                 }
