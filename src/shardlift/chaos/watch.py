@@ -95,7 +95,9 @@ class Watch:
             self.violated(f"{name} is stopped with the only started copy of {', '.join(alone[:5])}")
         together = next((batch for batch in self.batches if name in batch), frozenset({name}))
         down = sorted(node.name for node in world.nodes.values() if not node.up and node.name not in together)
-        if down:
+        # Nothing is on an emptied spare that the absence of another node could make matter; votes are counted below.
+        emptied = world.nodes[name].extra and not world.copies_on(name)
+        if down and not emptied:
             self.violated(f"{name} is stopped while {', '.join(down)} is away")
         if not world.quorum_without(name):
             self.violated(f"{name} is stopped, and the votes that are left are no majority")

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import aiosqlite
 from alembic import command
 from alembic.config import Config
 from filelock import FileLock, Timeout
@@ -207,9 +206,9 @@ def migrate(path: Path) -> None:
     path.chmod(0o600)
 
 
-def connect(path: Path, opener: Callable[[], aiosqlite.Connection] | None = None) -> Database:
+def connect(path: Path, opener: Callable[[], InlineConnection] | None = None) -> Database:
     """The database at `path`, whose schema is up to date. `opener` makes its connections in place of the usual ones."""
-    more = {} if opener is None else {"async_creator": opener}
+    more = {} if opener is None else {"creator": opener}
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}", **more)
     event.listen(engine.sync_engine, "connect", _on_connect)
     event.listen(engine.sync_engine, "begin", _on_begin)
