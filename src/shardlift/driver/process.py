@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 import psutil
+from filelock import FileLock
 
 from shardlift.driver.launch import start_mark
 from shardlift.driver.layout import NodePaths, read_json
@@ -22,6 +23,8 @@ NODE_VARIABLE = "SHARDLIFT_NODE"
 """Environment variable of every engine process that names its node's folder."""
 
 _KILL_TIMEOUT_S = 10
+# To ask takes milliseconds; who holds the lock for longer hangs. filelock's Timeout is an OSError, and told like one.
+_ASK_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,8 @@ def find(paths: NodePaths) -> ProcessSeen | None:
 def end(paths: NodePaths, timeout_s: float) -> Stopped:
     """Ends the node's process and what it started (Elasticsearch 8 serves from a child). Nothing else is signalled.
 
-    SIGTERM goes to each process once, also when an earlier call was cut short after it: a line in host.log says so.
+    SIGTERM goes to each process once, also when an earlier call was cut short after it or another one runs beside this:
+    a line in host.log says so, and looking for it and sending are one under a lock.
     """
     begun = time.monotonic()
     identity = _identity(paths.run)
@@ -65,10 +69,11 @@ def end(paths: NodePaths, timeout_s: float) -> Stopped:
             return Stopped(already=True, killed=False, took_s=0.0)
         asked = _leader_or_all(identity, processes)
         mark = identity.mark if identity is not None else None
-        if not paths.logged("stop", pid=asked[0], mark=mark):
-            for pid in asked:
-                processes.signal(pid, signal.SIGTERM)
-            paths.log("stop", pid=asked[0], mark=mark)
+        with FileLock(paths.root / "stop.lock", timeout=_ASK_TIMEOUT_S):
+            if not paths.logged("stop", pid=asked[0], mark=mark):
+                for pid in asked:
+                    processes.signal(pid, signal.SIGTERM)
+                paths.log("stop", pid=asked[0], mark=mark)
         processes.wait(timeout_s, asked)
         # An engine ends its own children before it ends itself. What outlives it was not told, so it is told here.
         if not set(asked) & set(processes.left):
