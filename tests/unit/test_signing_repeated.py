@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardlift.api.signing import Repeated, SignatureError, WireRequest, parse_authorization, sign, verify
+from shardlift.api.signing import Repeated, Secrets, SignatureError, WireRequest, parse_authorization, sign, verify
 
 NOW = datetime(2026, 1, 5, 2, 23, 39, tzinfo=UTC)
 URL = "http://css.test/v1.0/p/clusters/c/upgrade/detail"
@@ -38,7 +38,7 @@ def test_the_next_request_of_the_same_client_is_let_in(sk: str, later_s: int) ->
     later = NOW + timedelta(seconds=later_s)
     wire, authorization, date = request(sk, later)
     verify(wire, parse_authorization(authorization.decode()), sk, later)
-    repeated(sk).verify(authorization, date, (sk,), later)
+    repeated(sk).verify(authorization, date, Secrets((sk,)), later)
 
 
 @given(sk=SECRETS, other=SECRETS)
@@ -48,16 +48,16 @@ def test_another_secret_is_refused(sk: str, other: str) -> None:
         return
     _, authorization, date = request(other, NOW)
     with pytest.raises(SignatureError):
-        repeated(sk).verify(authorization, date, (sk,), NOW)
+        repeated(sk).verify(authorization, date, Secrets((sk,)), NOW)
 
 
 def test_a_rotated_secret_counts_from_the_next_request_on() -> None:
     client = repeated("old")
     _, by_old, date = request("old", NOW)
     _, by_new, _ = request("new", NOW)
-    client.verify(by_old, date, ("old",), NOW)
-    client.verify(by_old, date, ("new", "old"), NOW)
-    client.verify(by_new, date, ("new", "old"), NOW)
+    client.verify(by_old, date, Secrets(("old",)), NOW)
+    client.verify(by_old, date, Secrets(("new", "old")), NOW)
+    client.verify(by_new, date, Secrets(("new", "old")), NOW)
     with pytest.raises(SignatureError):
-        client.verify(by_old, date, ("new",), NOW)
-    client.verify(by_new, date, ("new",), NOW)
+        client.verify(by_old, date, Secrets(("new",)), NOW)
+    client.verify(by_new, date, Secrets(("new",)), NOW)

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shardlift.api.limits import Limits
 from shardlift.api.pages import Asked, DetailPages, Page
-from shardlift.api.signing import Repeated, SignatureError, WireRequest
+from shardlift.api.signing import Repeated, Secrets, SignatureError, WireRequest
 from shardlift.bounded import Bounded
 from shardlift.clock import Clock
 from shardlift.errors import ShardliftError
@@ -42,20 +42,35 @@ _OK = 200
 # Those that may mean a body.
 _BODY = frozenset({b"content-length", b"transfer-encoding", b"expect"})
 
-_Shape = tuple[bytes | tuple[bytes, bytes], ...]
+_KEYS_MAX = 1024
+_NO_SECRETS = Secrets(())
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
+class _Known:
+    """A key as of that mark of the database, for all who sign with it. `used_at`: when its use was last told."""
+
+    mark: int = -1
+    key: Key | None = None
+    secrets: Secrets = _NO_SECRETS
+    used_at: datetime = _LONG_AGO
+
+    def secrets_at(self, key: Key, now: datetime) -> Secrets:
+        sks = key.sks(now)
+        if sks != self.secrets.sks:
+            self.secrets = Secrets(sks)
+        return self.secrets
+
+
+@dataclass(slots=True)
 class _Client:
-    """Whose request the long way has answered: how it signs, for what it asks, and its key as of that mark."""
+    """Whose request the long way has answered: how it signs, for what it asks, and what is known of its key."""
 
     signed: Repeated
     asked: Asked
-    mark: int = -1
-    key: Key | None = None
-    used_at: datetime = _LONG_AGO
+    known: _Known
 
 
 class Polls:
@@ -83,7 +98,8 @@ class Polls:
         self._pages = pages
         self._limits = limits
         self._disturbed = disturbed
-        self._clients: Bounded[_Shape, _Client] = Bounded(_CLIENTS_MAX_BYTES)
+        self._clients: Bounded[bytes, _Client] = Bounded(_CLIENTS_MAX_BYTES)
+        self._keys: Bounded[str, _Known] = Bounded(_KEYS_MAX)
         self._moment: tuple[int, tuple[Image, ...]] = (-1, ())
         self._moment_of = -1
         self._told: bool | None = None
@@ -99,10 +115,10 @@ class Polls:
         if client is not None:
             try:
                 mark, images = self._now(scope)
-                if client.mark != mark:
+                if client.known.mark != mark:
                     # Read again whenever anything in the database has changed: a revoked key counts no longer.
-                    client.key = await self._service.key(client.signed.ak)
-                    client.mark = mark
+                    client.known.key = await self._service.key(client.signed.ak)
+                    client.known.mark = mark
                 page = self._kept(client, date, authorization, mark, images)
             except (SignatureError, ShardliftError):
                 page = None  # the long way says what is wrong
@@ -121,8 +137,8 @@ class Polls:
     def quick(self, scope: Scope) -> Sequence[bytes] | None:
         """The rest of the head and the body, for a server that can write them without a task; None: call the app.
 
-        Nothing may be awaited here, so a client's key must have been read at the database's present mark; and nothing
-        is logged, so requests that are to be logged take the app's way.
+        Nothing may be awaited here, so the key must have been read at the database's present mark; and nothing is
+        logged, so requests that are to be logged take the app's way.
         """
         if self._tells() or not _may_be_poll(scope):
             return None
@@ -132,7 +148,7 @@ class Polls:
             return None
         try:
             mark, images = self._now(scope)
-            page = self._kept(client, date, authorization, mark, images) if client.mark == mark else None
+            page = self._kept(client, date, authorization, mark, images) if client.known.mark == mark else None
         except (SignatureError, ShardliftError):
             return None
         if page is None:
@@ -158,23 +174,24 @@ class Polls:
     def _kept(
         self, client: _Client, date: bytes, authorization: bytes, mark: int, images: tuple[Image, ...]
     ) -> Page | None:
-        asked, key = client.asked, client.key
+        asked, known = client.asked, client.known
+        key = known.key
         if key is None or key.project_id != asked.project_id:
             return None
         now = self._clock.now()
-        client.signed.verify(authorization, date, key.sks(now), now)
+        client.signed.verify(authorization, date, known.secrets_at(key, now), now)
         page = self._pages.kept(asked, mark, images)
         if page is None or (page.state.driver == _SIMULATED and self._disturbed(asked.cluster_id)):
             return None
         # A request that finds no room goes the long way to be told so, and finds none there either.
         if self._limits.keys.take(key.ak):
             return None
-        if not client.used_at <= now < client.used_at + _USED_EVERY:
-            client.used_at = now
+        if not known.used_at <= now < known.used_at + _USED_EVERY:
+            known.used_at = now
             self._service.key_used(key.ak)
         return page
 
-    def _learning(self, scope: Scope, shape: _Shape, authorization: bytes, send: Send) -> Send:
+    def _learning(self, scope: Scope, shape: bytes, authorization: bytes, send: Send) -> Send:
         named = _PATH.fullmatch(scope["raw_path"] or b"")
         if named is None or shape in self._clients or not _BODY.isdisjoint(name for name, _ in scope["headers"]):
             return send
@@ -186,15 +203,18 @@ class Polls:
 
         return told
 
-    def _learn(self, scope: Scope, shape: _Shape, authorization: bytes, asked: Asked) -> None:
+    def _learn(self, scope: Scope, shape: bytes, authorization: bytes, asked: Asked) -> None:
         wire = WireRequest("GET", scope["raw_path"], b"", scope["headers"], b"")
         try:
             signed = Repeated.of(wire, authorization)
         except SignatureError:  # a token has let it in
             return
         if signed is not None:
-            weight = len(authorization) + sum(len(name) + len(value) for name, value in scope["headers"])
-            self._clients.put(shape, _Client(signed, asked), 2 * weight)
+            known = self._keys.get(signed.ak)
+            if known is None:
+                known = _Known()
+                self._keys.put(signed.ak, known)
+            self._clients.put(shape, _Client(signed, asked, known), 2 * (len(authorization) + len(shape)))
 
 
 def _may_be_poll(scope: Scope) -> bool:
@@ -205,16 +225,19 @@ def _new_id() -> str:
     return f"{_CHANCE.getrandbits(128):032x}"
 
 
-def _taken_apart(scope: Scope) -> tuple[_Shape, bytes, bytes]:
-    """All that a client's next request has in common with this one; and the rest: date and Authorization."""
+def _taken_apart(scope: Scope) -> tuple[bytes, bytes, bytes]:
+    """All that a client's next request has in common with this one; and the rest: date and Authorization.
+
+    In one piece, since it is compared for each request with what lies anywhere in memory. Nothing that came over the
+    wire has a zero byte in it.
+    """
     date = authorization = b""
-    shape: list[bytes | tuple[bytes, bytes]] = [scope["raw_path"]]
-    for header in scope["headers"]:
-        name = header[0]
+    shape: list[bytes] = [scope["raw_path"] or b""]
+    for name, value in scope["headers"]:
         if name == b"authorization" and not authorization:
-            authorization = header[1]
+            authorization = value
         elif name == b"x-sdk-date" and not date:
-            date = header[1]
+            date = value
         else:
-            shape.append(header)
-    return tuple(shape), date, authorization
+            shape += (name, value)
+    return b"\0".join(shape), date, authorization

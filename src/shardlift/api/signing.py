@@ -233,6 +233,23 @@ class _Keyed:
         return outer.hexdigest().encode()
 
 
+class Secrets:
+    """The secrets of one key that count at a moment, made ready once for all requests that are signed with it."""
+
+    __slots__ = ("_keyed", "sks")
+
+    def __init__(self, sks: tuple[str, ...]) -> None:
+        self.sks = sks
+        self._keyed = tuple(_Keyed(sk.encode()) for sk in sks)
+
+    def fit(self, text: bytes, signature: bytes) -> bool:
+        """Whether one of them made this signature of the text. All are tried, whichever fits."""
+        fits = False
+        for keyed in self._keyed:
+            fits |= hmac.compare_digest(keyed.hexdigest(text), signature)
+        return fits
+
+
 class Repeated:
     """A request as one client sends it again and again: only its date and its signature are new each time.
 
@@ -240,7 +257,7 @@ class Repeated:
     of the rest. For the form that has nothing but an AK; others say their date twice.
     """
 
-    __slots__ = ("_after", "_before", "_keyed", "_prefix", "_sks", "ak")
+    __slots__ = ("_after", "_before", "_prefix", "ak")
 
     def __init__(self, ak: str, prefix: bytes, before: bytes, after: bytes) -> None:
         self.ak = ak
@@ -248,8 +265,6 @@ class Repeated:
         # Digests that have taken in what never changes; each request goes on with a copy of them.
         self._before = hashlib.sha256(before)
         self._after = after
-        self._sks: Sequence[str] = ()
-        self._keyed: tuple[_Keyed, ...] = ()
 
     @classmethod
     def of(cls, request: WireRequest, authorization: bytes) -> Repeated | None:
@@ -267,23 +282,17 @@ class Repeated:
             return None
         return cls(claim.ak, prefix + name, *canonical)
 
-    def verify(self, authorization: bytes, date: bytes, sks: Sequence[str], now: datetime) -> None:
+    def verify(self, authorization: bytes, date: bytes, secrets: Secrets, now: datetime) -> None:
         """As `verify` does for the whole request. Raises SignatureError."""
         if not authorization.startswith(self._prefix):
             raise SignatureError("another form of Authorization")
         at = _time_of(date.decode("latin-1")) if len(date) == _DATE_CHARS else None
         if at is None or abs(now - at) > SKEW_ALLOWED:
             raise SignatureError("X-Sdk-Date is not near the server's clock")
-        if sks != self._sks:
-            self._sks, self._keyed = sks, tuple(_Keyed(sk.encode()) for sk in sks)
         request = self._before.copy()
         request.update(date + self._after)
         text = b"SDK-HMAC-SHA256\n%b\n%b" % (date, request.hexdigest().encode())
-        signature = authorization[len(self._prefix) :]
-        fits = False
-        for keyed in self._keyed:
-            fits |= hmac.compare_digest(keyed.hexdigest(text), signature)
-        if not fits:
+        if not secrets.fit(text, authorization[len(self._prefix) :]):
             raise SignatureError("the signature does not match")
 
 
