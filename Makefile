@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-moves check serve sim bench-upgrade bench-moves bench-api bench-check bench-emulator check-clients lock clean
+.PHONY: help setup demo test test-unit test-moves test-hops check serve sim bench-upgrade bench-moves bench-api bench-check bench-emulator check-clients lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-22s %s\n' "$$name" "$$text"; done
@@ -23,17 +23,21 @@ demo: $(STAMP) ## upgrade a real three-node cluster under load, and prove that n
 
 test: $(STAMP) ## all tests, those with real engine nodes too
 	@echo "== test: first those without engines, on all cores"
-	@$(BIN)/python -m pytest -m "not engine and not moves" -n auto $(ARGS)
+	@$(BIN)/python -m pytest -m "not engine and not moves and not hops" -n auto $(ARGS)
 	@echo "== test: those with real engine nodes, one after the other; the first run fetches the engine archives"
 	@$(BIN)/python -m pytest -m engine $(ARGS)
 
 test-unit: $(STAMP) ## the tests that need no engine, without the many trials of the simulator and made-up requests
-	@echo "== test-unit: everything but the tests marked 'engine', 'moves', 'sim' and 'fuzz'"
-	@$(BIN)/python -m pytest -m "not engine and not moves and not sim and not fuzz" -n auto $(ARGS)
+	@echo "== test-unit: everything but the tests marked 'engine', 'moves', 'hops', 'sim' and 'fuzz'"
+	@$(BIN)/python -m pytest -m "not engine and not moves and not hops and not sim and not fuzz" -n auto $(ARGS)
 
 test-moves: $(STAMP) ## zones, replacement, masters, batches and HAProxy on real nodes, under a probing client (ARGS="-k haproxy")
 	@echo "== test-moves: real nodes, up to six at once; HAProxy is Debian's package haproxy"
 	@$(BIN)/python -m pytest -m moves -n 0 $(ARGS)
+
+test-hops: $(STAMP) ## each hop between engines and releases on real nodes, and Elasticsearch 6.8 to OpenSearch 3.4 on one cluster
+	@echo "== test-hops: three real nodes, hop by hop; the first run fetches the engine archives"
+	@$(BIN)/python -m pytest -m hops -n 0 $(ARGS)
 
 check: $(STAMP) ## format, lint, types, layers, what may be committed
 	@echo "== check: format"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from shardlift.images import ImageStore
 from shardlift.model import Cluster, Image, InstanceType, Node, Strategy, Task, TaskStatus
 from shardlift.runner import Runner
 from shardlift.service import open_service
-from shardlift.service.requests import CreateCluster, NodeGroup
+from shardlift.service.requests import CreateCluster, NodeGroup, UpgradeRequest
 from shardlift.settings import Settings, load_settings
 from tests.engine.cluster import real_home
 
@@ -114,6 +113,10 @@ class Moving:
         state = await self.rest("GET", "/_cluster/state/nodes")
         return {one["name"]: {"zone": one["attributes"]["zone"], **one} for one in state["nodes"].values()}
 
+    async def versions(self) -> set[str]:
+        """Those that the cluster's members run."""
+        return {one["version"] for one in (await self.rest("GET", "/_nodes"))["nodes"].values()}
+
     async def elected(self) -> str:
         state = await self.rest("GET", "/_cluster/state/cluster_manager_node,nodes")
         return str(state["nodes"][state["cluster_manager_node"]]["name"])
@@ -152,19 +155,42 @@ def assert_served(seen: Probed[Task]) -> None:
     assert len(told.acknowledged) > 100, "the client was there"
 
 
+async def upgrade(at: Moving, **more: Any) -> tuple[Task, list[dict[str, Any]]]:
+    """To the target under load. The task, and what the CSS API told whenever other nodes had their turn."""
+    told: list[dict[str, Any]] = []
+
+    async def act() -> Task:
+        await at.stage.service.upgrade(UpgradeRequest(at.stage.cluster.id, at.stage.target.id, **more))
+        working = asyncio.create_task(at.drive())
+        while not working.done():
+            shown = await at.detail()
+            if not told or shown["currentBatchNodes"] != told[-1]["currentBatchNodes"]:
+                told.append(shown)
+            await asyncio.wait({working}, timeout=0.2)
+        return await working
+
+    task = await at.under_load(act)
+    assert await at.versions() == {str(at.stage.target.version)}
+    return task, told
+
+
 @asynccontextmanager
 async def moving(
     *groups: NodeGroup,
     zones: Sequence[str],
     settings: dict[str, object] | None = None,
-    target: str = NEW,
+    way: Sequence[str] = (OLD, NEW),
     strategy: Strategy = Strategy.AUTO,
+    indices: Callable[[ClusterClient], Awaitable[None]] = create_indices,
 ) -> AsyncIterator[Moving]:
-    """A green cluster of these nodes, dealt to the zones in turn, with documents. `settings`: persistent ones of the
-    cluster, set before there is an index."""
+    """A green cluster of these nodes, dealt to the zones in turn, with documents.
+
+    `settings`: persistent ones of the cluster, set before there is an index. `way`: images that are fetched; the
+    cluster is made of the first, and the last is its target. `indices` makes what documents and writes go to.
+    """
     with real_home() as home:
         made = load_settings(home=home)
-        old, new = fetch(made, (OLD, target), _pull)
+        old, *_, new = fetch(made, tuple(way), _pull)
         async with open_service(made) as service:
             keys = await service.create_project("moves")
             cluster = await service.create_cluster(
@@ -180,7 +206,7 @@ async def moving(
                     at_work = Moving(stage, client, http)
                     if settings:
                         await at_work.rest("PUT", "/_cluster/settings", {"persistent": settings})
-                    await create_indices(client)
+                    await indices(client)
                     await load(client, old, DOCUMENTS)
                     yield at_work
             except BaseException:
@@ -205,8 +231,3 @@ async def _remove(stage: Stage) -> None:
 
 def ess(count: int) -> NodeGroup:
     return NodeGroup(InstanceType.ESS, count)
-
-
-def scratch(name: str) -> Path:
-    """A file of this user for one run."""
-    return Path(tempfile.mkdtemp(prefix="shardlift-test-")) / name

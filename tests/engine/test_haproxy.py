@@ -23,7 +23,7 @@ from shardlift.model.hooks import HookKind
 from shardlift.service.requests import RestartRequest, UpgradeRequest
 from shardlift.traffic.haproxy import Haproxy
 from tests.engine.cluster import real_home
-from tests.engine.moving import Moving, ess, moving, say
+from tests.engine.moving import OLD, Moving, ess, moving, say
 from tests.observations import CLUSTER
 
 pytestmark = [pytest.mark.moves, pytest.mark.timeout(900)]
@@ -240,7 +240,7 @@ async def test_haproxy_itself_does_as_the_hook_expects() -> None:
 @pytest.mark.parametrize("strategy", [Strategy.IN_PLACE, Strategy.DRAIN])
 async def test_a_client_that_never_retries_misses_nothing_of_an_upgrade(strategy: Strategy) -> None:
     haproxy()
-    async with moving(ess(3), zones=("zone-a",), target="opensearch:3.4.0") as at, balancer_for(at) as balancer:
+    async with moving(ess(3), zones=("zone-a",), way=(OLD, "opensearch:3.4.0")) as at, balancer_for(at) as balancer:
         service, cluster = at.stage.service, at.stage.cluster
         if strategy is Strategy.IN_PLACE:  # once is enough: a test that cannot fail would show nothing
             await service.restart(RestartRequest(cluster.id, "node", cluster.nodes[0].id))

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from shardlift.model import InstanceType, Node, Strategy, Task, TaskKind
-from shardlift.service.requests import NodeGroup, UpgradeRequest
-from tests.engine.moving import AWARENESS, Moving, ess, moving, say
+from shardlift.service.requests import NodeGroup
+from tests.engine.moving import AWARENESS, Moving, ess, moving, say, upgrade
 
 pytestmark = [pytest.mark.moves, pytest.mark.timeout(900)]
 
@@ -162,26 +162,6 @@ def span(task: Task, node: str) -> tuple[datetime, datetime]:
 
 
 STOP, REJOIN = 6, 11
-
-
-async def upgrade(at: Moving, **more: Any) -> tuple[Task, list[dict[str, Any]]]:
-    """To the target under load. The task, and what the CSS API told whenever a node had been stopped."""
-    told: list[dict[str, Any]] = []
-
-    async def act() -> Task:
-        await at.stage.service.upgrade(UpgradeRequest(at.stage.cluster.id, at.stage.target.id, **more))
-        working = asyncio.create_task(at.drive())
-        while not working.done():
-            shown = await at.detail()
-            if not told or shown["currentBatchNodes"] != told[-1]["currentBatchNodes"]:
-                told.append(shown)
-            await asyncio.wait({working}, timeout=0.2)
-        return await working
-
-    task = await at.under_load(act)
-    versions = {one["version"] for one in (await at.rest("GET", "/_nodes"))["nodes"].values()}
-    assert versions == {str(at.stage.target.version)}
-    return task, told
 
 
 async def test_dedicated_masters_come_after_data_and_the_elected_one_last() -> None:
