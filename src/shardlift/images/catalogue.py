@@ -244,6 +244,7 @@ def _image(table: Mapping[str, object], source: str) -> Image:
         coordinates=places.get("coordinates"),
         path=places.get("path"),
         url=places.get("url"),
+        java_module=None if table.get("java_module") is None else text("java_module"),
     )
 
 

@@ -37,6 +37,7 @@ class UnpackedImage:
     java_max: int
     display_name: str
     path: Path
+    java_module: str | None = None
 
     @property
     def reference(self) -> str:
@@ -85,6 +86,7 @@ class ImageStore:
             java_max=int(str(marker["java_max"])),
             display_name=str(marker["display_name"]),
             path=path,
+            java_module=str(module) if (module := marker.get("java_module")) else None,
         )
 
     def pull(self, image: Image, progress: Progress | None = None) -> Path:
@@ -145,6 +147,7 @@ class ImageStore:
                 "java_min": image.java_min,
                 "java_max": image.java_max,
                 "display_name": image.display_name,
+                "java_module": image.java_module,
             }
             (fresh / MARKER).write_text(json.dumps(marker), "utf-8")
             (fresh / MARKER).chmod(0o644)

@@ -15,7 +15,7 @@ from shardlift.model.hooks import (
     filled,
     values_of,
 )
-from shardlift.model.image import EngineKind, Image, Version
+from shardlift.model.image import EngineKind, Image, Version, java_words
 from shardlift.model.observation import (
     BackupSeen,
     ClusterSettings,
@@ -106,6 +106,7 @@ __all__ = [
     "eta",
     "filled",
     "free_at_low",
+    "java_words",
     "next_opening",
     "open_at",
     "partial_account",

@@ -43,7 +43,8 @@ class Image:
 
     Exactly one of `coordinates` (`group:artifact:version:packaging`), `path` and `url` says where the archive is.
     `sha256` is its digest in lower-case hex; an archive with another digest is never unpacked.
-    `java_min` and `java_max` are the Java feature releases (inclusive) that the engine runs on.
+    `java_min` and `java_max` are the Java feature releases (inclusive) that the engine runs on, `java_module` one that
+    it needs besides those that every Java has; runtimes cut to size lack it.
     """
 
     id: str
@@ -59,8 +60,20 @@ class Image:
     coordinates: str | None = None
     path: str | None = None
     url: str | None = None
+    java_module: str | None = None
+
+    @property
+    def java(self) -> str:
+        """Which Javas it runs on, for people."""
+        return java_words(self.java_min, self.java_max, self.java_module)
 
     @property
     def reference(self) -> str:
         """The short name people type: `opensearch:2.19.4`."""
         return f"{self.engine}:{self.version}"
+
+
+def java_words(java_min: int, java_max: int, java_module: str | None) -> str:
+    """Which Javas an engine runs on, for people: `11 to 21`, `17 to 21 with the module jdk.jlink`."""
+    module = f" with the module {java_module}" if java_module else ""
+    return f"{java_min} to {java_max}{module}"

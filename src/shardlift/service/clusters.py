@@ -88,7 +88,7 @@ class ClusterMaker:
         if problem is not None:
             raise DriverError(
                 f"{image.reference} cannot run here: {problem}",
-                remedy=f"install Java {image.java_min} to {image.java_max}, or set SHARDLIFT_JAVA_HOMES",
+                remedy=f"install Java {image.java}, or set SHARDLIFT_JAVA_HOMES",
             )
         await driver.prepare(image)
         cluster = await self._lay_out(request, image, driver)
