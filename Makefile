@@ -25,7 +25,7 @@ test: $(STAMP) ## all tests, those with real engine nodes too
 	@echo "== test: first those without engines, on all cores"
 	@$(BIN)/python -m pytest -m "not engine and not moves and not hops" -n auto $(ARGS)
 	@echo "== test: those with real engine nodes, one after the other; the first run fetches the engine archives"
-	@$(BIN)/python -m pytest -m engine $(ARGS)
+	@$(BIN)/python -m pytest -m engine --durations=12 $(ARGS)
 
 test-unit: $(STAMP) ## the tests that need no engine, without the many trials of the simulator and made-up requests
 	@echo "== test-unit: everything but the tests marked 'engine', 'moves', 'hops', 'sim' and 'fuzz'"

@@ -188,6 +188,9 @@ class FakeService:
             raise BusyError("a task runs on it", remedy="wait for it")
         self.clusters_ = [c for c in self.clusters_ if c.id != ref]
 
+    async def spares(self, cluster: Cluster) -> tuple[Node, ...]:
+        return ()
+
     async def node_states(self, cluster: Cluster) -> dict[str, NodeState]:
         first, *others = cluster.nodes
         silent = {node.name: NodeState(None, None, False) for node in others}

@@ -166,12 +166,17 @@ async def test_after_a_failure_the_spare_waits_for_the_retry(fast_home: Path) ->
         assert "spare" in (failed.fail_message or "")
         assert len(spares_of(lab)) == 1
         assert await lab.service.leases.claimable() == (), "nothing is to be done until somebody says so"
+        cluster = await lab.service.cluster(lab.cluster.id)
+        states = await lab.service.node_states(cluster)
+        shown = [(spare.name, states[spare.name].answers) for spare in await lab.service.spares(cluster)]
+        assert shown == [(task.plan.nodes[0].spare, True)], "people are shown what else runs"
         lab.world.mend()
         await lab.service.retry(task.id)
         await lab.drive(lambda _event: lab.world.write())
         done = await lab.task(task)
         assert done.status is TaskStatus.SUCCESS, done.fail_message
         assert spares_of(lab) == []
+        assert await lab.service.spares(cluster) == ()
         assert lab.effects_of("create") == lab.effects_of("delete") == [task.plan.nodes[0].spare]
         assert lab.world.lost() == {}
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from shardlift.model import Cluster, Forecast, Image, NodePlan, Plan, Policy, StepRow, StepStatus, Task, eta
+from shardlift.model import Cluster, Forecast, Image, Node, NodePlan, Plan, Policy, StepRow, StepStatus, Task, eta
 from shardlift.service.requests import CheckReport, NodeState
 
 
@@ -30,25 +30,10 @@ def image_document(image: Image) -> dict[str, object]:
     }
 
 
-def cluster_document(cluster: Cluster, states: Mapping[str, NodeState] | None) -> dict[str, object]:
-    """`states` None: they were not asked for, so each node's pid, version and answer are null."""
-    nodes = []
-    for node in cluster.nodes:
-        state = states.get(node.name) if states else None
-        nodes.append(
-            {
-                "id": node.id,
-                "name": node.name,
-                "url": node.url,
-                "zone": node.zone,
-                "roles": list(node.roles),
-                "type": str(node.instance_type),
-                "image_id": node.image_id,
-                "version": state.version if state else None,
-                "pid": state.pid if state else None,
-                "answers": state.answers if state else None,
-            }
-        )
+def cluster_document(
+    cluster: Cluster, states: Mapping[str, NodeState] | None, spares: Sequence[Node] | None = None
+) -> dict[str, object]:
+    """`states` None: they were not asked for, so each node's pid, version and answer are null; so with `spares`."""
     return {
         "cluster_id": cluster.id,
         "project_id": cluster.project_id,
@@ -64,7 +49,24 @@ def cluster_document(cluster: Cluster, states: Mapping[str, NodeState] | None) -
         "traffic_hook": None if cluster.traffic_hook is None else dict(cluster.traffic_hook),
         "created_at": iso_time(cluster.created_at),
         "updated_at": iso_time(cluster.updated_at),
-        "nodes": nodes,
+        "nodes": [_node_document(node, states) for node in cluster.nodes],
+        "spares": None if spares is None else [_node_document(node, states) for node in spares],
+    }
+
+
+def _node_document(node: Node, states: Mapping[str, NodeState] | None) -> dict[str, object]:
+    state = states.get(node.name) if states else None
+    return {
+        "id": node.id,
+        "name": node.name,
+        "url": node.url,
+        "zone": node.zone,
+        "roles": list(node.roles),
+        "type": str(node.instance_type),
+        "image_id": node.image_id,
+        "version": state.version if state else None,
+        "pid": state.pid if state else None,
+        "answers": state.answers if state else None,
     }
 
 

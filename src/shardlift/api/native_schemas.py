@@ -137,6 +137,9 @@ class ClusterDocument(BaseModel):
     created_at: str = Field(description="ISO 8601, UTC")
     updated_at: str = Field(description="ISO 8601, UTC")
     nodes: list[NodeDocument] = Field(description="Its nodes")
+    spares: list[NodeDocument] | None = Field(
+        description="Spare nodes that an upgrade by `surge` has made; null where they were not asked for"
+    )
 
 
 class ClusterPage(BaseModel):

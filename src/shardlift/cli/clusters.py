@@ -13,7 +13,7 @@ from shardlift.cli.routes import document_of, route_words
 from shardlift.cli.session import Session, project_of, session_of
 from shardlift.cli.simulation import Data, Indices, Replicas, Speed, simulation_of
 from shardlift.errors import UsageError
-from shardlift.model import Cluster, InstanceType, Strategy
+from shardlift.model import Cluster, InstanceType, Node, Strategy
 
 if TYPE_CHECKING:  # at run time the session imports them, once a command needs them
     from shardlift.service import Service
@@ -100,8 +100,8 @@ def list_(context: typer.Context, project: Project = None, as_json: AsJson = Fal
 @app.command("show")
 def show(context: typer.Context, cluster: ClusterRef, project: Project = None, as_json: AsJson = False) -> None:
     """One cluster, with each node's process and the version that the node reports."""
-    found, states, route = session_of(context).run(lambda service: _seen(service, cluster, project))
-    _show(found, states, route, as_json=as_json)
+    found, states, spares, route = session_of(context).run(lambda service: _seen(service, cluster, project))
+    _show(found, states, spares, route, as_json=as_json)
 
 
 @app.command("delete")
@@ -143,11 +143,11 @@ async def _list(service: Service, project: str | None) -> tuple[Cluster, ...]:
 
 async def _seen(
     service: Service, ref: str, project: str | None
-) -> tuple[Cluster, dict[str, NodeState], dict[str, object] | None]:
+) -> tuple[Cluster, dict[str, NodeState], tuple[Node, ...], dict[str, object] | None]:
     cluster = await service.cluster(ref, None if project is None else await service.project_id(project))
     routes = await service.routes.of_cluster(cluster)
     route = await document_of(service, routes[0]) if routes else None
-    return cluster, await service.node_states(cluster), route
+    return cluster, await service.node_states(cluster), await service.spares(cluster), route
 
 
 async def _delete(service: Service, ref: str, project: str | None) -> Cluster:
@@ -174,22 +174,29 @@ def counts_of(text: str) -> dict[InstanceType, int]:
 
 
 def _show(
-    cluster: Cluster, states: dict[str, NodeState], route: dict[str, object] | None = None, *, as_json: bool
+    cluster: Cluster,
+    states: dict[str, NodeState],
+    spares: tuple[Node, ...] = (),
+    route: dict[str, object] | None = None,
+    *,
+    as_json: bool,
 ) -> None:
     from shardlift.api.documents import cluster_document  # noqa: PLC0415 - slow to import
 
-    document = cluster_document(cluster, states) | {"route": route}
+    document = cluster_document(cluster, states, spares) | {"route": route}
     if as_json:
         print_json(document)
         return
-    fields = {key: value for key, value in document.items() if key not in {"nodes", "route"}}
+    fields = {key: value for key, value in document.items() if key not in {"nodes", "spares", "route"}}
     fields["traffic_hook"] = "; ".join(f"{key} {value}" for key, value in hook_fields(cluster).items()) or None
     if route is not None:
         fields["route"] = route_words(route)
+    if spares:
+        fields["spares"] = ", ".join(node.name for node in spares)
     print_fields({**fields, "status": f"{cluster.status.name.lower()} ({cluster.status})"})
     rows = [
         (node.name, node.url, node.zone, ",".join(node.roles) or "default", states[node.name].version or "no answer",
          states[node.name].pid)
-        for node in cluster.nodes
+        for node in (*cluster.nodes, *spares)
     ]  # fmt: skip
     print_table(["NODE", "URL", "ZONE", "ROLES", "VERSION", "PID"], rows, empty="it has no nodes")

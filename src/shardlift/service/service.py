@@ -10,7 +10,7 @@ from shardlift.backend import Backend
 from shardlift.checks.versions import hop_allowed
 from shardlift.clock import Clock
 from shardlift.errors import BusyError, EngineError, NotFoundError, RefusedError, UsageError
-from shardlift.model import Cluster, Image, Plan, Severity, Task, TaskKind, TaskStatus, TrafficHook
+from shardlift.model import Cluster, Image, Node, Plan, Severity, Task, TaskKind, TaskStatus, TrafficHook
 from shardlift.service import moves
 from shardlift.service.agencies import Agencies, action_of
 from shardlift.service.audit import Audit, note
@@ -157,8 +157,12 @@ class Service:
         note("cluster.hook", project_id=cluster.project_id, cluster_id=cluster.id, subject=cluster.name)
         return await self._hooks.set(cluster, hook)
 
+    async def spares(self, cluster: Cluster) -> tuple[Node, ...]:
+        """Spare nodes that upgrades of the cluster have made and that are not gone yet."""
+        return await self.details.spares(cluster.id)
+
     async def node_states(self, cluster: Cluster) -> dict[str, NodeState]:
-        """Each node's process and the version that it reports itself, by node name."""
+        """Each node's process and the version that it reports itself, by node name; those of spare nodes too."""
         driver = self.backend.driver(cluster.driver)
         versions: dict[str, str] = {}
         engine = self.backend.engine(cluster)
@@ -168,7 +172,7 @@ class Service:
         finally:
             await engine.close()
         states = {}
-        for node in cluster.nodes:
+        for node in (*cluster.nodes, *await self.spares(cluster)):
             process = await driver.process(node)
             version = versions.get(node.name)
             states[node.name] = NodeState(None if process is None else process.pid, version, version is not None)

@@ -17,10 +17,11 @@ from sqlalchemy import Row, Select, and_, bindparam, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shardlift.bounded import Bounded
-from shardlift.model import SUB_STEPS, Plan, StepRow, StepStatus, Task, TaskKind
-from shardlift.store.codec import plan_from, step_from, task_from
+from shardlift.model import SUB_STEPS, Node, Plan, StepRow, StepStatus, Task, TaskKind
+from shardlift.store.codec import plan_from, spare_from, step_from, task_from
 from shardlift.store.database import Database
-from shardlift.store.tables import cluster, step, task
+from shardlift.store.leases import SPARE
+from shardlift.store.tables import cluster, setting_change, step, task
 
 # On SQLite's own terms: these run in the event loop's thread, and so must be lookups in an index.
 _OWNED = "SELECT driver FROM cluster WHERE id = ? AND project_id = ?"
@@ -54,6 +55,13 @@ _NEWEST = (
     .where(cluster.c.id.in_(bindparam("ids", expanding=True)))
 )
 _ALL_STEPS = select(step).where(step.c.task_id.in_(bindparam("ids", expanding=True))).order_by(step.c.position)
+
+_SPARES = (
+    select(setting_change.c.ours)
+    .where(setting_change.c.cluster_id == bindparam("cluster_id"), setting_change.c.restored.is_(False))
+    .where(setting_change.c.kind == SPARE)
+    .order_by(setting_change.c.id)
+)
 
 
 @lru_cache(_PAGE_MAX)
@@ -145,6 +153,12 @@ class Details:
         for row in rows:
             tasks[row.cluster_id] = _task(row, plans[row.id], steps[row.id])
         return tasks
+
+    async def spares(self, cluster_id: str) -> tuple[Node, ...]:
+        """Spare nodes that there are, or may be: their rows come before they do, and go after they have gone."""
+        async with self._database.read() as connection:
+            rows = (await connection.execute(_SPARES, {"cluster_id": cluster_id})).scalars()
+        return tuple(spare_from(row) for row in rows)
 
     async def _plans_of(self, connection: AsyncConnection, ids: Iterable[str]) -> dict[str, Plan]:
         """A plan never changes, and is most of what a large task weighs."""
