@@ -38,6 +38,13 @@ class Settings(BaseSettings):
     moves_max_bytes: int = Field(
         default=8 * 2**30, ge=1, description="no more of these moves are begun while so many bytes are on their way"
     )
+    recovery_raise_max: int = Field(
+        default=4,
+        ge=1,
+        le=100,
+        description="how many times its value the engines' recovery limit is raised at most while copies leave a node "
+        "and no node is busy; 1: never",
+    )
     safety_timeout_s: float = Field(
         default=600, gt=0, description="how long sub-step 1 waits for what passes: a snapshot, shards on the move"
     )

@@ -191,6 +191,19 @@ async def test_flush_is_synced_where_that_helps(cluster: str, request_sent: str)
     assert f"{node.asked[-1].method} {node.asked[-1].path}" == request_sent
 
 
+async def test_load_limits_and_configuration_are_asked_for_on_their_own() -> None:
+    told = {"a": {"name": "n1", "settings": {"indices.recovery.max_bytes_per_sec": "1mb"}}, "b": {"name": "n2"}}
+    async with engine_on(overrides={"GET /_nodes/settings": Reply(200, {"nodes": told})}) as (engine, node):
+        assert {one.name: one.processors for one in await engine.nodes_with_load()} == {"n1": 2, "n2": 2}
+        assert len(node.asked) == 4
+        assert (await engine.settings()).defaults == {}
+        assert "include_defaults" not in node.asked[-1].params
+        watermark = "cluster.routing.allocation.disk.watermark.low"
+        assert (await engine.settings(defaults=True)).effective(watermark) == "85%"
+        assert await engine.configured("indices.recovery.max_bytes_per_sec") == {"n1": "1mb", "n2": None}
+        assert node.asked[-1].params["flat_settings"] == "true"
+
+
 async def test_voting_is_left_alone_where_there_is_none() -> None:
     async with engine_on("elasticsearch-6.8.23") as (engine, node):
         assert await engine.exclude_from_voting("n1") is False

@@ -72,8 +72,19 @@ def simulated(scenario: Scenario, cluster: Cluster, clock: Clock) -> World:
         world.nodes[node.name].boot_s = drawn.boot_s
     for layer, key, value in scenario.settings:
         world.put_cluster_setting(layer, key, value)
+    for at_s, name, load in scenario.loads:
+        world.at(at_s, _bears(world, name, load))
     world.write_every(scenario.writes_every_s)
     return world
+
+
+def _bears(world: World, name: str, load: float | None) -> Callable[[], str]:
+    def bear() -> str:
+        if name in world.nodes:
+            world.nodes[name].load_1m = load
+        return f"the load of {name} is {load}"
+
+    return bear
 
 
 def _settings(expand: str, *, segments: bool) -> dict[str, str]:

@@ -12,6 +12,11 @@ _ZONES = ("zone-a", "zone-b", "zone-c")
 _STRATEGIES = (Strategy.DRAIN, Strategy.IN_PLACE, Strategy.AUTO)
 # Two seeds of seven.
 _SEVEN, _SURGE = 7, (3, 5)
+# One seed of five, not drawn either: the others keep their meaning.
+_FIVE, _RAISED = 5, 4
+_RAISE_MAX = 4
+# A node that has room, one that has none, and one that does not tell; the last two make the limit go back.
+_LOADS = (0.1, 0.1, 1.0, 3.0, None)
 _SMALL = 4  # data nodes; dedicated masters besides would make trials of bigger clusters slow
 # Dynamic settings that operators really turn, with values that stop nothing.
 _HARMLESS = (
@@ -93,7 +98,10 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One trial. `kills[k]` is the point at which the k-th control plane dies."""
+    """One trial. `kills[k]` is the point at which the k-th control plane dies.
+
+    `raise_max`: how far it raises the limit of recoveries. `loads`: at how many seconds which node bears how much.
+    """
 
     seed: int
     nodes: tuple[NodeDraw, ...]
@@ -108,6 +116,8 @@ class Scenario:
     pause_at_s: float | None
     abort_at_s: float | None
     batch_size: int = 1
+    raise_max: int = 1
+    loads: tuple[tuple[float, str, float | None], ...] = ()
 
     def __str__(self) -> str:
         head = f"seed {self.seed}: {self.strategy}{', canary' if self.canary else ''}, {len(self.nodes)} nodes"
@@ -125,6 +135,9 @@ class Scenario:
         for fault in self.faults:
             length = f" for {fault.for_s:.0f} s" if fault.for_s else ""
             lines.append(f"  at {fault.at_s:.0f} s: {fault.kind} {fault.where} {fault.value}".rstrip() + length)
+        if self.raise_max > 1:
+            lines.append(f"  recoveries are let go up to {self.raise_max} times as fast")
+        lines += [f"  at {at_s:.0f} s: the load of {name} is {load}" for at_s, name, load in self.loads]
         if self.rest != Rest():
             lines.append(f"  {self.rest}")
         if self.pause_at_s is not None:
@@ -143,6 +156,7 @@ def draw(seed: int) -> Scenario:
     strategy = dice.choice(_STRATEGIES)
     indices = _indices(dice, strategy, data)
     calm = _chance(dice, 0.15)
+    raised = seed % _FIVE == _RAISED
     return Scenario(
         seed=seed,
         nodes=nodes,
@@ -158,7 +172,16 @@ def draw(seed: int) -> Scenario:
         pause_at_s=dice.uniform(1, 150) if _chance(dice, 0.15) else None,
         abort_at_s=dice.uniform(1, 200) if _chance(dice, 0.12) else None,
         batch_size=dice.choice((1, 1, 2, 3)),
+        raise_max=_RAISE_MAX if raised else 1,
+        loads=_loads(seed, names) if raised else (),
     )
+
+
+def _loads(seed: int, names: tuple[str, ...]) -> tuple[tuple[float, str, float | None], ...]:
+    """By dice of their own, so that what else a seed stands for stays the same."""
+    dice = random.Random(seed ^ 0x10AD)  # noqa: S311  (repeatable on purpose)
+    drawn = [(dice.uniform(5, 200), dice.choice(names), dice.choice(_LOADS)) for _ in range(dice.choice((0, 2, 4, 8)))]
+    return tuple(sorted(drawn, key=lambda one: one[0]))
 
 
 def _kill_point(dice: random.Random) -> int:

@@ -73,7 +73,14 @@ class Trial:
         self.watch = Watch(self.world, self.clock, self.path, str(TARGET.version))
         self.watch.expected = {(layer, key): value for layer, key, value in scenario.settings}
         self.world.on_event = self.watch.after_event
-        self.settings = Settings(home=home, lease_s=24, lease_renew_s=6, drain_timeout_s=3600, rejoin_timeout_s=300)
+        self.settings = Settings(
+            home=home,
+            lease_s=24,
+            lease_renew_s=6,
+            drain_timeout_s=3600,
+            rejoin_timeout_s=300,
+            recovery_raise_max=scenario.raise_max,
+        )
         self.processes: list[Process] = []
         self.doors: list[TrialDoor] = []
         self.kills = 0

@@ -7,7 +7,7 @@ could not be read is no proof that all is well, and counts as breached.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from shardlift.model import Finding, Gates, NodeSeen, Observation, Severity
 
@@ -26,11 +26,18 @@ def gate_findings(before: Observation, now: Observation, gates: Gates) -> tuple[
 
     Counters are compared for nodes that both readings know; heap and disk are judged as they are now.
     """
+    return closed_gates(before.members, now.nodes, gates.limits)
+
+
+def closed_gates(
+    before: Mapping[str, NodeSeen], now: Sequence[NodeSeen], limits: Mapping[str, float]
+) -> tuple[Finding, ...]:
+    """The same for the nodes alone; `before` by name."""
     return tuple(
         finding
-        for name, limit in gates.limits.items()
-        for member in now.nodes
-        for finding in _asked(name, limit, before.node(member.name), member)
+        for name, limit in limits.items()
+        for member in now
+        for finding in _asked(name, limit, before.get(member.name), member)
     )
 
 

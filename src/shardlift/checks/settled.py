@@ -166,14 +166,19 @@ def load_low(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _loads(node: NodeSeen) -> Iterator[str]:
+def load_figures(node: NodeSeen) -> tuple[tuple[str, float | None, float], ...]:
+    """What a node bears: what, how much (None: not known), and from where on it is too much."""
     load = None if node.load_1m is None or not node.processors else node.load_1m / node.processors
-    for what, value, limit in (
+    return (
         ("search queue", node.search_queue, _SEARCH_QUEUE_MAX),
         ("write queue", node.write_queue, _WRITE_QUEUE_MAX),
         ("CPU percent", node.cpu_percent, _CPU_PERCENT_MAX),
         ("load per processor", load, _LOAD_PER_PROCESSOR_MAX),
-    ):
+    )
+
+
+def _loads(node: NodeSeen) -> Iterator[str]:
+    for what, value, limit in load_figures(node):
         if value is None:
             yield f"{what} is not known"
         elif value >= limit:

@@ -83,6 +83,12 @@ ALL_SETTINGS = Call(
     },
     master=True,
 )
+# Only what the nodes' configuration files say, without any default. With flat settings, see above.
+CONFIGURED = Call(
+    "GET",
+    "/_nodes/settings",
+    {"flat_settings": "true", "timeout": "3s", "filter_path": "nodes.*.name,nodes.*.settings.indices*"},
+)
 RUNNING_WORK = Call(
     "GET",
     "/_tasks",

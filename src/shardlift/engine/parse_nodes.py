@@ -118,6 +118,12 @@ def with_processors(nodes: tuple[NodeSeen, ...], info: Json) -> tuple[NodeSeen, 
     return tuple(replace(node, processors=_processors(_at(found.get(node.id, {}), "os"))) for node in nodes)
 
 
+def configured(info: Json, key: str) -> dict[str, str | None]:
+    """By node name, from `/_nodes/settings?flat_settings=true`: the value of the key, None where it is not set."""
+    found = {node["name"]: _at(node, "settings").get(key) for node in info["nodes"].values()}
+    return {name: None if value is None else str(value) for name, value in found.items()}
+
+
 def _processors(os: Mapping[str, Any]) -> int | None:
     return _known(os.get("allocated_processors")) or _known(os.get("available_processors"))
 

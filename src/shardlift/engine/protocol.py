@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from shardlift.model import (
@@ -32,6 +33,9 @@ class Engine(Protocol):
     async def nodes(self) -> tuple[NodeSeen, ...]:
         """The members as the elected master sees them, with versions from `/_nodes`; disk and load left None. Cheap."""
 
+    async def nodes_with_load(self) -> tuple[NodeSeen, ...]:
+        """The same with disk and load, which every node is asked for: four calls, not for fast polling."""
+
     async def elected(self) -> str | None:
         """Name of the elected master, None while there is none."""
 
@@ -53,8 +57,11 @@ class Engine(Protocol):
     async def shards(self) -> tuple[ShardCopy, ...]:
         """Every shard copy from the master's routing table, without sizes."""
 
-    async def settings(self) -> ClusterSettings:
-        """Both layers of the cluster settings, flat."""
+    async def settings(self, *, defaults: bool = False) -> ClusterSettings:
+        """Both layers of the cluster settings, flat. `defaults`: with the elected master's defaults as well."""
+
+    async def configured(self, key: str) -> Mapping[str, str | None]:
+        """By the name of each node that answers: what its configuration file says of a key of `indices.`."""
 
     async def put_setting(self, layer: str, key: str, value: str | None) -> None:
         """Sets one key in `persistent` or `transient`; None deletes it."""

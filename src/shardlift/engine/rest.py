@@ -106,6 +106,9 @@ class RestEngine:
     async def nodes(self) -> tuple[NodeSeen, ...]:
         return (await self._members())[0]
 
+    async def nodes_with_load(self) -> tuple[NodeSeen, ...]:
+        return (await self._members_with_load())[0]
+
     async def elected(self) -> str | None:
         try:
             return await self._ask(calls.ELECTED, parse_nodes.elected)
@@ -134,8 +137,13 @@ class RestEngine:
     async def shards(self) -> tuple[ShardCopy, ...]:
         return await self._ask(calls.ROUTING, parse_indices.copies)
 
-    async def settings(self) -> ClusterSettings:
+    async def settings(self, *, defaults: bool = False) -> ClusterSettings:
+        if defaults:
+            return await self._ask(calls.ALL_SETTINGS, parse.all_settings)
         return await self._ask(calls.SETTINGS, parse.settings)
+
+    async def configured(self, key: str) -> Mapping[str, str | None]:
+        return await self._ask(calls.CONFIGURED, lambda body: parse_nodes.configured(body, key))
 
     async def put_setting(self, layer: str, key: str, value: str | None) -> None:
         await self._transport.ask(calls.put_setting(layer, key, value))

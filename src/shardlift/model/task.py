@@ -55,7 +55,8 @@ class StepRow:
     """The journal row of one (node, order). `evidence` is JSON-ready: what was seen, findings, the engine log's tail.
 
     `revision` is that of its task at which the row last changed.
-    `progress` says, while RUNNING, how far it is and what it waits for: `waiting_for`, `shards_left`, `bytes_left`.
+    `progress` says, while RUNNING, how far it is and what it waits for: `waiting_for`, `shards_left`, `bytes_left`,
+    `recovery_limit_bytes_per_s`.
     """
 
     task_id: str

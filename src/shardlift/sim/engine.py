@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 
 from shardlift.errors import EngineError
@@ -65,6 +65,10 @@ class SimEngine:
         async with self._call("nodes") as world:
             return _members(world)
 
+    async def nodes_with_load(self) -> tuple[NodeSeen, ...]:
+        async with self._call("nodes_with_load") as world:
+            return _members(world)
+
     async def elected(self) -> str | None:
         async with self._call("elected", master=False) as world:
             return world.elected
@@ -103,9 +107,16 @@ class SimEngine:
         async with self._call("shards") as world:
             return _shards(world, sizes=False)
 
-    async def settings(self) -> ClusterSettings:
+    async def settings(self, *, defaults: bool = False) -> ClusterSettings:
         async with self._call("settings") as world:
-            return ClusterSettings(dict(world.persistent), dict(world.transient))
+            known = _defaults() if defaults else {}
+            return ClusterSettings(dict(world.persistent), dict(world.transient), known)
+
+    async def configured(self, key: str) -> Mapping[str, str | None]:
+        """Simulated nodes have no configuration files."""
+        del key
+        async with self._call("configured") as world:
+            return {member.name: None for member in _members(world)}
 
     async def put_setting(self, layer: str, key: str, value: str | None) -> None:
         async with self._call("put_setting", f"{layer} {key}={value}", effect=True) as world:
@@ -211,7 +222,8 @@ def _voting(world: World) -> VotingSeen | None:
 
 
 def _defaults() -> dict[str, str]:
-    return {f"cluster.routing.allocation.disk.watermark.{key}": value for key, value in _WATERMARKS.items()}
+    watermarks = {f"cluster.routing.allocation.disk.watermark.{key}": value for key, value in _WATERMARKS.items()}
+    return {**watermarks, "indices.recovery.max_bytes_per_sec": movement.DEFAULT_RATE}
 
 
 def _health(world: World, *, timed_out: bool) -> HealthSeen:
@@ -287,7 +299,7 @@ def _member(world: World, node: SimNode) -> NodeSeen:
         disk_available_bytes=max(node.disk_bytes - world.used_bytes(node), 0),
         heap_used_percent=40,
         cpu_percent=5,
-        load_1m=0.1,
+        load_1m=node.load_1m,
         processors=2,
         search_queue=0,
         write_queue=0,

@@ -25,6 +25,7 @@ _DELAYED_S = 60.0
 _REBALANCE = 2
 _UNEVEN = 2
 _UNITS = {"kb": 1024, "mb": MIB, "gb": 1024 * MIB}
+DEFAULT_RATE = f"{_RATE // MIB}mb"
 
 
 def reroute(world: World) -> None:
@@ -183,6 +184,8 @@ def _rate(world: World) -> float:
     text = world.setting("indices.recovery.max_bytes_per_sec").lower()
     if text[-2:] in _UNITS:
         return float(text[:-2]) * _UNITS[text[-2:]]
+    if text.endswith("b") and text[:-1].strip("0"):
+        return float(text[:-1])
     return float(_RATE)
 
 

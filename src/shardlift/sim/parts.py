@@ -11,6 +11,7 @@ Group = tuple[str, int]
 """Index and shard number: all copies of one shard share it."""
 
 MIB = 2**20
+LOAD_1M = 0.1
 
 
 @dataclass(slots=True)
@@ -27,7 +28,8 @@ class SimNode:
 
     `serving`: it answers HTTP. `boot_s`: seconds from start to both. `starts` False: the process ends soon after its
     start. `filler_bytes`: what others have put on its disk. `disk` holds the data of copies it does not serve now.
-    `slowness`: how many times longer it takes to boot and to send or take a copy. `extra`: it was made when the cluster
+    `slowness`: how many times longer it takes to boot and to send or take a copy. `load_1m`: what its machine bears, of
+    two processors; None: it does not tell. `extra`: it was made when the cluster
     was there already, and is no more once it is deleted.
     """
 
@@ -59,6 +61,7 @@ class SimNode:
     started_at_ms: int = 0
     writes: int = 0
     slowness: float = 1.0
+    load_1m: float | None = LOAD_1M
 
     @property
     def release(self) -> tuple[bool, Version]:

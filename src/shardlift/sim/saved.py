@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from shardlift.errors import DriverError
 from shardlift.model import CopyState, EngineKind, Version
 from shardlift.sim import movement
-from shardlift.sim.parts import Copy, Data, Group, Move, Shard, SimIndex, SimNode
+from shardlift.sim.parts import LOAD_1M, Copy, Data, Group, Move, Shard, SimIndex, SimNode
 
 if TYPE_CHECKING:
     from shardlift.sim.world import World
@@ -132,6 +132,7 @@ def _node(node: SimNode) -> Document:
         "restored": sorted(node.restored),
         "taken_over": sorted(node.taken_over),
         "extra": node.extra,
+        "load_1m": node.load_1m,
         "log": node.log,
     }
 
@@ -149,6 +150,7 @@ def _restored_node(known: SimNode | None, document: Document) -> SimNode:
         # A file of an older release has no spare nodes.
         "taken_over": set(document.get("taken_over", ())),
         "extra": bool(document.get("extra", False)),
+        "load_1m": document.get("load_1m", LOAD_1M),
         "log": list(document["log"]),
     }
     if known is None:

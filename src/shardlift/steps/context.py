@@ -68,6 +68,10 @@ class Outcome:
     evidence: Mapping[str, object] = field(default_factory=dict)
 
 
+async def _as_it_is(_moving: bool) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class StepContext:
     """One node of one task, and the doors to the cluster, the host and the journal.
@@ -75,7 +79,8 @@ class StepContext:
     `earlier` gives the evidence of a sub-step of this node that is done. `check_lease` raises FencedError and is
     called before each effect on cluster or host. `report` writes the progress of the running sub-step.
     `control` says what people want of the task now. `mates`: names of the nodes that are taken together with this one.
-    `taken`: names of those that have been taken before it, batch by batch.
+    `taken`: names of those that have been taken before it, batch by batch. `pace` is called again and again while
+    copies are to move, with whether some do, and sees to it that they move as fast as the nodes bear.
     """
 
     task_id: str
@@ -97,6 +102,7 @@ class StepContext:
     check_lease: Callable[[], None]
     mates: frozenset[str] = frozenset()
     taken: tuple[frozenset[str], ...] = ()
+    pace: Callable[[bool], Awaitable[None]] = _as_it_is
 
     @property
     def zone(self) -> str:

@@ -62,6 +62,7 @@ async def fill(ctx: StepContext, timeout_s: float) -> Filled:
         if not waiting and not moving:
             break
         begun = await _refill(ctx, work, waiting, moving)
+        await ctx.pace(bool(moving or begun))
         await _report(ctx, work, waiting | moving, len(moving) + begun)
         if not moving and not begun and not work.snapshot and not work.planned:
             break

@@ -5,6 +5,8 @@ Only our own part is undone. A key that somebody else has changed since is left 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from shardlift.checks import archived_removal
 from shardlift.engine.protocol import Engine
 from shardlift.errors import EngineError
@@ -13,7 +15,7 @@ from shardlift.store import Journal, SettingChange
 from shardlift.store.codec import spare_from
 from shardlift.store.leases import SPARE
 
-VALUE, TOKEN, VOTING = _KINDS = "value", "token", "voting"
+VALUE, TOKEN, VOTING, LIMIT = _KINDS = "value", "token", "voting", "limit"
 _BAD_REQUEST = 400
 
 
@@ -102,6 +104,65 @@ class Ledger:
             self._journal.lease.check()
             await self._put(layer, key, ",".join([*items, token]))
 
+    # a limit that others may change at any time: theirs is the last word
+
+    async def limit_disputed(self, key: str) -> bool:
+        """Whether somebody else had changed it when this task failed, and was retried: then it stays theirs."""
+        return await self._journal.disputed(self._task_id, key)
+
+    async def set_limit(self, key: str, value: str | None, *, known: Collection[str | None] | None) -> bool:
+        """Sets a limit, with None to what was there before us. Returns False when somebody else has changed it.
+
+        `known`: what may stand there if nobody has; None: what we may have set, or not yet. What somebody else has set
+        is left, and noted, so that this task does not touch it again.
+        """
+        held = await self._held(LIMIT, key)
+        if held is not None and not held.ours:
+            return False
+        if held is None and value is None:
+            return True
+        settings = await self._engine.settings()
+        in_force = _layer_in_force(settings, key)
+        layer = in_force if held is None else held.layer
+        now = settings.layer(layer).get(key)
+        if known is None:
+            known = () if held is None else (held.before, *held.ours.split(","))
+        if now not in known or layer != in_force:
+            await self._leave(held, layer, key, now)
+            return False
+        if value is None:
+            assert held is not None, "just looked at"
+            target = held.before
+        else:
+            target = value
+        if now != target:
+            await self._hold_limit(held, layer, key, now, value)
+            self._journal.lease.check()
+            await self._put(layer, key, target)
+        return True
+
+    async def _hold_limit(
+        self, held: SettingChange | None, layer: str, key: str, now: str | None, value: str | None
+    ) -> None:
+        """Writes down what may be found there if a crash comes next."""
+        if value is None:
+            return
+        if held is None:
+            await self._add(LIMIT, layer, key, before=now, ours=value)
+        else:
+            last = held.ours.split(",")[-1]
+            await self._journal.change_ours(held.id, ",".join(dict.fromkeys((last, value))))
+
+    async def _leave(self, held: SettingChange | None, layer: str, key: str, now: str | None) -> None:
+        if held is None:
+            await self._add(LIMIT, layer, key, before=now, ours="")
+            return
+        if now in held.ours.split(","):
+            # They have set the layer above ours. Before the row says so: a crash in between is like none.
+            self._journal.lease.check()
+            await self._put(layer, key, held.before)
+        await self._journal.change_ours(held.id, "")
+
     async def exclude_from_voting(self, node: str) -> bool:
         """Excludes the node from voting; False where the engine has no such thing."""
         if await self._held(VOTING, "", node) is None:
@@ -170,9 +231,14 @@ class Ledger:
             nothing = "" if change.before == "" else None
             await self._put(change.layer, change.key, ",".join(left) or nothing)
             return ""
+        return await self._undo_value(change, now)
+
+    async def _undo_value(self, change: SettingChange, now: str | None) -> str:
+        if change.kind == LIMIT and not change.ours:
+            return f"{change.key} was changed by somebody else and is left at {now!r}"
         if now == change.before:
             return ""
-        if now != change.ours:
+        if now not in (change.ours.split(",") if change.kind == LIMIT else (change.ours,)):
             return f"{change.key} was changed from {change.ours!r} to {now!r} by somebody else and is left so"
         await self._put(change.layer, change.key, change.before)
         return ""

@@ -17,6 +17,7 @@ from shardlift.planner import stalled_findings
 from shardlift.steps.context import AbortedError, Outcome, StepContext, StepFailedError
 from shardlift.steps.filling import fill
 from shardlift.steps.rescue import find_member, rescue
+from shardlift.steps.speed import paced
 
 EXCLUDE_ID = "cluster.routing.allocation.exclude._id"
 EXCLUDE_NAME = "cluster.routing.allocation.exclude._name"
@@ -48,9 +49,13 @@ async def data_migration(ctx: StepContext) -> Outcome:
     if ctx.plan.repair:
         return Outcome("Not needed: the node is out of the cluster, and other nodes hold what it held.")
     if ctx.plan.rescued:
-        return await rescue(ctx)
+        return await paced(ctx, rescue)
     if not ctx.plan.drained:
         return Outcome("Not needed: the node keeps its data path, and every shard has a started copy on another node.")
+    return await paced(ctx, _emptied)
+
+
+async def _emptied(ctx: StepContext) -> Outcome:
     member = await find_member(ctx)
     begun_s = ctx.clock.elapsed_s()
     filled = await fill(ctx, ctx.settings.drain_timeout_s)
@@ -75,8 +80,10 @@ async def data_migration(ctx: StepContext) -> Outcome:
                 {"copies_moved": moved, "bytes_moved": filled.size_bytes},
             )
         member = await find_member(ctx)
+        moving = any(copy.state in (CopyState.RELOCATING, CopyState.INITIALIZING) for copy in left)
+        await ctx.pace(moving)
         await _report(ctx, left, drain)
-        if any(copy.state in (CopyState.RELOCATING, CopyState.INITIALIZING) for copy in left):
+        if moving:
             drain.stuck, drain.why = frozenset(), ""
             continue
         done = await _judge(ctx, left, shards, drain)

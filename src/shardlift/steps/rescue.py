@@ -44,6 +44,7 @@ async def rescue(ctx: StepContext) -> Outcome:
             await ctx.count_recoveries()
             return _told(work.moved)
         begun = await _refill(ctx, work, alone - moving, moving)
+        await ctx.pace(bool(moving or begun))
         await _report(ctx, work, alone, len(moving) + begun)
         if moving or begun:
             work.stuck_since_s = ctx.clock.elapsed_s()

@@ -19,6 +19,7 @@ from shardlift.steps.context import Outcome, StepContext, StepFailedError
 from shardlift.steps.ledger import VOTING, Ledger
 from shardlift.steps.migration import EXCLUDE_ID, data_migration
 from shardlift.steps.rescue import rescue
+from shardlift.steps.speed import paced
 from shardlift.store import Control
 from shardlift.store.codec import spare_from, spare_to_json
 
@@ -35,7 +36,7 @@ async def surge_migration(ctx: StepContext) -> Outcome:
     done = await data_migration(_filling(ctx, ctx.plan.fills or spare.name))
     if ctx.plan.takes_over:
         # What is started on the spare alone would be missed while its folder changes hands.
-        await rescue(_about(ctx, spare, away=frozenset({ctx.node.name})))
+        await paced(_about(ctx, spare, away=frozenset({ctx.node.name})), rescue)
     return Outcome(f"{done.desc} The spare node {spare.name} stands in.", {**done.evidence, "spare": spare.name})
 
 
@@ -69,7 +70,7 @@ async def take_over(ctx: StepContext) -> None:
         )
     if await ctx.driver.process(spare) is not None:
         about = _unhurried(_about(ctx, spare, away=frozenset({ctx.node.name})))
-        await rescue(about)
+        await paced(about, rescue)
         await _stop(about)
     ctx.check_lease()
     await ctx.driver.hand_over(spare, ctx.node, key=ctx.task_id)

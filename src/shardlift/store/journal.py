@@ -64,8 +64,10 @@ class SettingChange:
     """One change of ours to the cluster, written BEFORE it is made, so that a crash in between leaves a trace.
 
     `kind`: `value` (the key was `before`, None for unset, and we set `ours`), `token` (`ours` is one item of the
-    comma-joined list in the key), `voting` (`ours` names the node excluded from voting), `traffic` (`ours` names the
-    node that clients are led away from, `before` the pools that led to it, joined by commas, None when not known).
+    comma-joined list in the key), `limit` (as `value`, but `ours` is each value of ours that may be in force, joined by
+    commas; empty once somebody else has set the key), `voting` (`ours` names the node excluded from voting), `traffic`
+    (`ours` names the node that clients are led away from, `before` the pools that led to it, joined by commas, None
+    when not known).
     """
 
     id: int
@@ -204,6 +206,7 @@ class Journal:
             setting_change.c.restored.is_(True),
             setting_change.c.key != "",
             setting_change.c.kind != SPARE,
+            setting_change.c.ours != "",
         )
         async with self._database.read() as connection:
             return tuple(sorted(set((await connection.execute(query)).scalars())))
@@ -270,6 +273,19 @@ class Journal:
             await connection.execute(
                 update(setting_change).where(setting_change.c.id == change_id).values(restored=True, note=note)
             )
+
+    async def change_ours(self, change_id: int, ours: str) -> None:
+        """What may stand there from now on; as with a new change, written before it is made."""
+        async with self._fenced() as connection:
+            await connection.execute(update(setting_change).where(setting_change.c.id == change_id).values(ours=ours))
+
+    async def disputed(self, task_id: str, key: str) -> bool:
+        """Whether somebody else has changed the key while the task held it, as far as that was noted at the end."""
+        query = select(setting_change.c.id).where(
+            setting_change.c.task_id == task_id, setting_change.c.key == key, setting_change.c.note != ""
+        )
+        async with self._database.read() as connection:
+            return (await connection.execute(query)).first() is not None
 
     async def _step(self, change: Update, task_id: str, name: str, order: int, **values: Any) -> None:
         async with self._fenced() as connection:
