@@ -162,6 +162,41 @@ def whole_list_is_deleted() -> Iterator[None]:
 
 
 @contextmanager
+def raised_limit_stays() -> Iterator[None]:
+    """What was raised for the move of copies is not put back, neither after it nor in the end."""
+    set_limit, undo = Ledger.set_limit, Ledger._undo
+
+    async def only_up(self: Ledger, key: str, value: str | None, *, known: Any) -> bool:
+        return value is None or await set_limit(self, key, value, known=known)
+
+    async def not_the_limit(self: Ledger, change: Any) -> str:
+        return "" if change.kind == "limit" else await undo(self, change)
+
+    with patch.object(Ledger, "set_limit", only_up), patch.object(Ledger, "_undo", not_the_limit):
+        yield
+
+
+@contextmanager
+def their_limit_is_overruled() -> Iterator[None]:
+    """The limit is ours to set and to put back, whatever somebody else has set meanwhile."""
+    set_limit, undo = Ledger.set_limit, Ledger._undo
+
+    async def anything(self: Ledger, key: str, value: str | None, *, known: Any) -> bool:
+        del known
+        settings = await self._engine.settings()
+        return await set_limit(self, key, value, known=(settings.persistent.get(key), settings.transient.get(key)))
+
+    async def back(self: Ledger, change: Any) -> str:
+        if change.kind != "limit":
+            return await undo(self, change)
+        await self._engine.put_setting(change.layer, change.key, change.before)
+        return ""
+
+    with patch.object(Ledger, "set_limit", anything), patch.object(Ledger, "_undo", back):
+        yield
+
+
+@contextmanager
 def restored_on_paper() -> Iterator[None]:
     """The ledger says that a value was put back, and nobody did it."""
     real = Ledger._undo
@@ -260,6 +295,8 @@ MUTATIONS: Mapping[str, Switch] = {
     "change before ledger": change_before_ledger,
     "old snapshot is written back": old_snapshot_is_written_back,
     "voting exclusion forgotten": voting_exclusion_forgotten,
+    "raised limit stays": raised_limit_stays,
+    "their limit is overruled": their_limit_is_overruled,
     "whole list is deleted": whole_list_is_deleted,
     "restored on paper": restored_on_paper,
     "version unchecked": version_unchecked,

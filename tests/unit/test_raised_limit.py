@@ -25,11 +25,11 @@ BASE = 40 * MIB
 
 
 @asynccontextmanager
-async def large_lab(home: Path, *, replicas: int = 1, **settings: object) -> AsyncIterator[Lab]:
-    """Three nodes with two copies of 4 GiB each or so: it takes minutes to empty one."""
+async def large_lab(home: Path, *, replicas: int = 1, copy_mib: int = 4096, **settings: object) -> AsyncIterator[Lab]:
+    """Three nodes with two copies of 4 GiB each: it takes minutes to empty one."""
     async with open_lab(home, indices=1, shards=3, replicas=replicas, **settings) as lab:
         for index in lab.world.indices.values():
-            index.copy_bytes = 4096 * MIB
+            index.copy_bytes = copy_mib * MIB
         yield lab
 
 
@@ -183,11 +183,16 @@ async def test_a_node_that_is_loaded_or_not_known_keeps_the_base(fast_home: Path
 
 @pytest.mark.parametrize(("load", "way"), [(3.0, ["83886080b", "None"]), (None, ["None"])])
 async def test_load_that_comes_meanwhile_makes_it_go_back(fast_home: Path, load: float | None, way: list[str]) -> None:
-    async with large_lab(fast_home) as lab:
+    async with large_lab(fast_home, copy_mib=8192) as lab:
         seen = puts_of(lab)
         task = await lab.submit()
-        async with meanwhile(lab, at(lab, 35, bears(lab, load))):
-            await lab.drive()
+        driving = asyncio.create_task(lab.drive())
+        await lab.clock.sleep(35)
+        bears(lab, load)()
+        await lab.clock.sleep(24)
+        assert seen == ["83886080b", "167772160b", *way]
+        assert (await lab.task(task)).steps_of(task.total[0])[0].status is StepStatus.RUNNING, "not at its end"
+        await driving
         await assert_whole(lab, task.id)
         assert seen == ["83886080b", "167772160b", *way], "and it stays there, for the other nodes too"
 
