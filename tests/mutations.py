@@ -13,8 +13,8 @@ from unittest.mock import patch
 from shardlift import executor
 from shardlift.checks import rules
 from shardlift.executor import Executor
-from shardlift.model import NodePlan, StepStatus
-from shardlift.steps import Ledger, Outcome, StepContext, host, migration, rejoin
+from shardlift.model import Node, NodePlan, StepStatus
+from shardlift.steps import Ledger, Outcome, StepContext, host, migration, rejoin, spare
 from shardlift.steps.context import StepFailedError
 from shardlift.store.journal import Journal
 from shardlift.store.leases import Lease, Leases
@@ -288,6 +288,19 @@ def nobody_waits_for_shards() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def full_spare_goes() -> Iterator[None]:
+    """A spare that is no longer wanted is stopped and deleted with all that it holds."""
+
+    async def end_spare(ctx: StepContext, one: Node) -> None:
+        ctx.check_lease()
+        await ctx.driver.stop(one, timeout_s=60)
+        await spare._remove(ctx, one)
+
+    with patch.object(spare, "end_spare", end_spare):
+        yield
+
+
 MUTATIONS: Mapping[str, Switch] = {
     "last copy unguarded": last_copy_unguarded,
     "others away unguarded": no_last_look_and_no_rules,
@@ -305,4 +318,5 @@ MUTATIONS: Mapping[str, Switch] = {
     "abort in the middle": abort_in_the_middle,
     "old data goes early": old_data_goes_early,
     "nobody waits for shards": nobody_waits_for_shards,
+    "full spare goes": full_spare_goes,
 }

@@ -24,6 +24,7 @@ FOUND_BY = {
     "abort in the middle": 337,
     "canary takes shards": 86,
     "change before ledger": 128,
+    "full spare goes": 45,
     "interrupted step is done": 2,
     "last copy unguarded": 22,
     "no fence": 6,
