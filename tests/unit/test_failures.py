@@ -133,7 +133,7 @@ async def test_retry_drains_again_what_came_back_meanwhile(fast_home: Path) -> N
         assert failed.steps_of(first)[1].status is StepStatus.FAILED
         assert "voting_exclusions_clean" in failed.steps_of(first)[1].desc
         returned = next(copy for copy in lab.world.copies if copy.node != first)
-        returned.node, returned.state = first, CopyState.STARTED
+        lab.world.routing.put(returned, CopyState.STARTED, first)
         lab.world.nodes[first].disk[returned.group] = returned.documents
         lab.world.voting_excluded.clear()
         await lab.service.retry(task.id)

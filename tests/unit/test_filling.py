@@ -24,6 +24,7 @@ def with_sizes(lab: Lab, step_bytes: int) -> None:
     """Each index larger than the one before, on disks that hold all of it."""
     for number, index in enumerate(lab.world.indices.values(), start=1):
         index.copy_bytes = number * step_bytes
+    lab.world.index_groups()
     for node in lab.world.nodes.values():
         node.disk_bytes = 10 * all_bytes(lab)
 

@@ -93,7 +93,8 @@ def _place(world: World, copy: Copy, data: list[SimNode], first: int) -> None:
     for at in range(len(data)):
         node = data[(first + at) % len(data)]
         if not [one for one in verdicts(world, copy, node) if one.verdict == "NO"]:
-            copy.node, copy.state, copy.aid = node.name, CopyState.STARTED, world.new_number()
+            world.routing.put(copy, CopyState.STARTED, node.name)
+            copy.aid = world.new_number()
             world.shards[copy.group].in_sync.add(copy.aid)
             return
     raise ValueError(f"no node may have {copy.label}")

@@ -227,8 +227,8 @@ def _defaults() -> dict[str, str]:
 
 
 def _health(world: World, *, timed_out: bool) -> HealthSeen:
-    count = {state: sum(copy.state is state for copy in world.copies) for state in CopyState}
-    if any(copy.primary and copy.node is None for copy in world.copies):
+    count = {state: world.routing.count(state) for state in CopyState}
+    if any(copy.primary for copy in world.routing.unassigned()):
         status = Health.RED
     elif count[CopyState.UNASSIGNED] or count[CopyState.INITIALIZING]:
         status = Health.YELLOW
@@ -249,19 +249,7 @@ def _health(world: World, *, timed_out: bool) -> HealthSeen:
 
 
 def _shards(world: World, *, sizes: bool) -> tuple[ShardCopy, ...]:
-    return tuple(
-        ShardCopy(
-            index=copy.index,
-            shard=copy.shard,
-            primary=copy.primary,
-            state=copy.state,
-            node=copy.node,
-            relocating_to=copy.target,
-            size_bytes=world.indices[copy.index].copy_bytes if sizes and copy.node else None,
-            unassigned_reason=copy.reason,
-        )
-        for copy in world.copies
-    )
+    return world.routing.told(world.copies, world.indices, sizes=sizes)
 
 
 def _indices(world: World) -> tuple[IndexSeen, ...]:

@@ -265,7 +265,7 @@ def _shut_down(world: World) -> None:
         node.pid, node.up, node.serving, node.booted = None, False, False, False
     world.elected = None
     for copy in world.copies:
-        copy.node, copy.state, copy.reason = None, CopyState.UNASSIGNED, "CLUSTER_RECOVERED"
+        world.routing.put(copy, CopyState.UNASSIGNED, reason="CLUSTER_RECOVERED")
         # Replicas wait for the node that has their data, as they do for one that has left. By our time: a slow machine
         # must not make the first nodes rebuild what the last one brings.
         copy.delayed_until_s = world.now_s + _REPLICAS_WAIT_S * max(world.speed, 1)

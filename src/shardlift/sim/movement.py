@@ -33,18 +33,17 @@ def reroute(world: World) -> None:
     if world.elected is None:
         return
     _expand(world)
-    with world.tallying():
-        for copy in world.copies:
-            if copy.state is CopyState.UNASSIGNED and copy.primary:
-                _assign_primary(world, copy)
-        holders = _holders(world)
-        for copy in world.copies:
-            if copy.state is CopyState.UNASSIGNED and not copy.primary:
-                _assign_replica(world, copy, holders.get(copy.group, ()))
-        for copy in world.copies:
-            if copy.state is CopyState.STARTED and may_remain(world, copy):
-                _move_away(world, copy)
-        _rebalance(world)
+    for copy in world.routing.unassigned():
+        if copy.primary:
+            _assign_primary(world, copy)
+    replicas = [copy for copy in world.routing.unassigned() if not copy.primary]
+    holders = _holders(world) if replicas else {}
+    for copy in replicas:
+        _assign_replica(world, copy, holders.get(copy.group, ()))
+    for copy in world.copies:
+        if copy.state is CopyState.STARTED and may_remain(world, copy):
+            _move_away(world, copy)
+    _rebalance(world)
     _plan_next(world)
 
 
@@ -53,11 +52,11 @@ def node_left(world: World, node: SimNode) -> None:
     for move in [one for one in world.moves if node.name in (one.source, one.target, one.copy.node)]:
         _cancel(world, move)
     for copy in world.copies_on(node.name):
-        copy.node, copy.target, copy.state, copy.reason = None, None, CopyState.UNASSIGNED, "NODE_LEFT"
+        world.routing.put(copy, CopyState.UNASSIGNED, reason="NODE_LEFT")
         copy.delayed_until_s = world.now_s + _delay_s(world, copy)
         world.later(_delay_s(world, copy), "reroute")
-    for copy in world.copies:
-        if copy.primary and copy.node is None:
+    for copy in world.routing.unassigned():
+        if copy.primary:
             _promote(world, copy)
 
 
@@ -88,7 +87,7 @@ def _promote(world: World, lost: Copy) -> None:
     segments = world.indices[lost.index].settings.get("index.replication.type") == "SEGMENT"
     ranked = sorted(able, key=lambda copy: (world.nodes[copy.node or ""].release, copy.node or ""))
     chosen = ranked[0 if segments else -1]
-    chosen.primary, lost.primary = True, False
+    world.routing.promote(chosen, lost)
     for move in [one for one in world.moves if one.copy.group == lost.group and one.copy is not chosen]:
         _cancel(world, move)
 
@@ -98,17 +97,16 @@ def _assign_primary(world: World, copy: Copy) -> None:
     if copy.reason == "INDEX_CREATED":
         target = _best(world, copy)
         if target is not None:
-            copy.node, copy.state, copy.aid, copy.reason = target.name, CopyState.STARTED, world.new_number(), None
-            world.placed(copy, target.name)
+            copy.aid = world.new_number()
+            world.routing.put(copy, CopyState.STARTED, target.name)
             shard.in_sync.add(copy.aid)
         return
     for node in world.nodes.values():
         data = node.disk.get(copy.group)
         if node.up and data is not None and data.aid in shard.in_sync:
-            copy.node, copy.state, copy.aid, copy.documents = node.name, CopyState.STARTED, data.aid, data.documents
-            copy.reason = None
+            copy.aid, copy.documents = data.aid, data.documents
+            world.routing.put(copy, CopyState.STARTED, node.name)
             del node.disk[copy.group]
-            world.placed(copy, node.name)
             return
 
 
@@ -160,13 +158,12 @@ def _begin(world: World, copy: Copy, target: SimNode) -> None:
     data = target.disk.get(copy.group)
     size = world.indices[copy.index].copy_bytes if data is None else _REPLAY_BYTES
     if copy.state is CopyState.STARTED:
-        copy.state, copy.target = CopyState.RELOCATING, target.name
+        world.routing.put(copy, CopyState.RELOCATING, copy.node, target.name)
     else:
-        copy.node, copy.state, copy.reason = target.name, CopyState.INITIALIZING, None
+        world.routing.put(copy, CopyState.INITIALIZING, target.name)
         copy.aid = world.new_number() if data is None else data.aid
         copy.documents = 0 if data is None else data.documents
         target.disk.pop(copy.group, None)
-    world.placed(copy, target.name)
     world.moves.append(
         Move(
             copy=copy,
@@ -249,7 +246,8 @@ def _finish(world: World, move: Move) -> str:
         source = copy.node or ""
         world.nodes[source].disk.pop(copy.group, None)
         old = copy.aid
-        copy.node, copy.target, copy.state, copy.aid = move.target, None, CopyState.STARTED, world.new_number()
+        copy.aid = world.new_number()
+        world.routing.put(copy, CopyState.STARTED, move.target)
         if primary is not None and not copy.primary:
             copy.documents = primary.documents
         shard.in_sync = {*(one for one in shard.in_sync if one != old), copy.aid}
@@ -258,7 +256,7 @@ def _finish(world: World, move: Move) -> str:
             for other in [one for one in world.moves if one.copy.group == copy.group]:
                 other.left_bytes, other.source = float(other.total_bytes), move.target
         return f"{copy.label} moved {source} -> {move.target}"
-    copy.state = CopyState.STARTED
+    world.routing.put(copy, CopyState.STARTED, copy.node)
     copy.documents = primary.documents if primary is not None else 0
     shard.in_sync.add(copy.aid)
     return f"{copy.label} started on {move.target}"
@@ -268,11 +266,11 @@ def _cancel(world: World, move: Move) -> None:
     world.moves.remove(move)
     copy = move.copy
     if copy.state is CopyState.RELOCATING:
-        copy.state, copy.target = CopyState.STARTED, None
+        world.routing.put(copy, CopyState.STARTED, copy.node)
     elif copy.state is CopyState.INITIALIZING:
         if move.replay:
             world.nodes[move.target].disk[copy.group] = Data(copy.aid, copy.documents)
-        copy.node, copy.state, copy.reason = None, CopyState.UNASSIGNED, "ALLOCATION_FAILED"
+        world.routing.put(copy, CopyState.UNASSIGNED, reason="ALLOCATION_FAILED")
 
 
 def _expand(world: World) -> None:
@@ -317,10 +315,11 @@ def _resize(world: World, index: str, shard: int, wanted: int, able: frozenset[s
 def _rebalance(world: World) -> None:
     """Evens out the number of copies, two at a time, once all of them are assigned."""
     kinds = world.setting("cluster.routing.rebalance.enable") or "all"
-    if kinds == "none" or any(not copy.serving for copy in world.copies):
+    count = world.routing.count
+    if kinds == "none" or count(CopyState.UNASSIGNED) or count(CopyState.INITIALIZING):
         return
     limit = int(world.setting("cluster.routing.allocation.cluster_concurrent_rebalance") or _REBALANCE)
-    while sum(copy.state is CopyState.RELOCATING for copy in world.copies) < limit:
+    while count(CopyState.RELOCATING) < limit:
         nodes = [node for node in world.nodes.values() if node.up and node.holds_data]
         load = {node.name: world.tallied(node.name).copies for node in nodes}
         chosen = _uneven(world, kinds, nodes, load)

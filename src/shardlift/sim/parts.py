@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from shardlift.model import CopyState, EngineKind, Version
+from shardlift.model import CopyState, EngineKind, ShardCopy, Version
 
 Group = tuple[str, int]
 """Index and shard number: all copies of one shard share it."""
@@ -90,7 +90,10 @@ class SimNode:
 @dataclass(slots=True, eq=False)
 class Copy:
     """One entry of the routing table. `target` is set while the copy is on its way there, `delayed_until_s` while it
-    waits for a node that left to return. `documents` counts the operations it has, `aid` is its allocation id."""
+    waits for a node that left to return. `documents` counts the operations it has, `aid` is its allocation id.
+
+    `number`: its place in the table. `seen` and `sized`: as the engines tell it, without and with its size, as long as
+    nothing has changed."""
 
     index: str
     shard: int
@@ -102,6 +105,9 @@ class Copy:
     target: str | None = None
     delayed_until_s: float = 0.0
     reason: str | None = None
+    number: int = field(init=False, default=0)
+    seen: ShardCopy | None = field(init=False, default=None)
+    sized: ShardCopy | None = field(init=False, default=None)
 
     @property
     def group(self) -> Group:

@@ -8,7 +8,7 @@ with the same calls at the same times are alike to the letter. docs/simulator.md
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from shardlift.model import CopyState
 from shardlift.sim import membership, movement
 from shardlift.sim.keepers import Keeper, Unkept
 from shardlift.sim.parts import Copy, Data, Group, IndexSpec, Move, Shard, SimIndex, SimNode
+from shardlift.sim.routing import Routing, Tally
 
 _BAD_REQUEST = 400
 _KNOWN = ("cluster.routing.", "cluster.max_shards_per_node", "indices.recovery.", "search.", "action.")
@@ -32,19 +33,6 @@ class Due:
     name: str
     arguments: tuple[str | int, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Copies on a node or on their way to it, and their bytes."""
-
-    copies: int
-    bytes: int
-
-    def with_one(self, size_bytes: int) -> Tally:
-        return Tally(self.copies + 1, self.bytes + size_bytes)
-
-
-_EMPTY = Tally(0, 0)
 
 Event = Callable[[], str]
 
@@ -80,11 +68,9 @@ class World:
         self.now_s = clock.elapsed_s()
         self.due: list[tuple[float, int, Due | Event]] = []
         self.last_number = 0
-        self.tallies: dict[str, Tally] | None = None
         self.write_every_s = 0.0
         self.next_write_s = 0.0
-        self._by_group: dict[Group, list[Copy]] = {}
-        self.index_groups()
+        self.routing = Routing(copies)
 
     # time
 
@@ -145,43 +131,22 @@ class World:
     # looking
 
     def group(self, group: Group) -> list[Copy]:
-        return self._by_group.get(group, [])
+        return self.routing.group(group)
 
     def primary(self, group: Group) -> Copy | None:
         """The primary if it is assigned."""
         return next((copy for copy in self.group(group) if copy.primary and copy.node is not None), None)
 
     def copies_on(self, name: str) -> list[Copy]:
-        return [copy for copy in self.copies if copy.node == name]
+        return self.routing.on(name)
 
-    def placed_on(self, name: str) -> list[Copy]:
+    def placed_on(self, name: str) -> Collection[Copy]:
         """Copies that are on the node or on their way to it."""
-        return [copy for copy in self.copies if name in (copy.node, copy.target)]
+        return self.routing.placed(name)
 
     def tallied(self, name: str) -> Tally:
-        """What `placed_on` counts on the node. Within a reroute it is counted once, and kept up to date."""
-        if self.tallies is None:
-            placed = self.placed_on(name)
-            return Tally(len(placed), sum(self.indices[copy.index].copy_bytes for copy in placed))
-        return self.tallies.get(name, _EMPTY)
-
-    @contextmanager
-    def tallying(self) -> Iterator[None]:
-        """Within it copies come to nodes through `placed` alone."""
-        found: dict[str, Tally] = {}
-        for copy in self.copies:
-            for name in {copy.node, copy.target} - {None}:
-                found[name or ""] = found.get(name or "", _EMPTY).with_one(self.indices[copy.index].copy_bytes)
-        self.tallies = found
-        try:
-            yield
-        finally:
-            self.tallies = None
-
-    def placed(self, copy: Copy, name: str) -> None:
-        """A copy has come to a node, or is on its way there."""
-        if self.tallies is not None:
-            self.tallies[name] = self.tallies.get(name, _EMPTY).with_one(self.indices[copy.index].copy_bytes)
+        """What `placed_on` counts on the node."""
+        return self.routing.tally(name, self.indices)
 
     def used_bytes(self, node: SimNode) -> int:
         return node.filler_bytes + self.tallied(node.name).bytes
@@ -385,10 +350,8 @@ class World:
         movement.reroute(self)
 
     def index_groups(self) -> None:
-        """After copies were added or taken away."""
-        self._by_group = {}
-        for copy in self.copies:
-            self._by_group.setdefault(copy.group, []).append(copy)
+        """After copies were added or taken away, or have another size."""
+        self.routing.index(self.copies)
 
     def keep(self, node: SimNode) -> None:
         """The node serves nothing any more; its disk still has what it served, or had before and was catching up."""
