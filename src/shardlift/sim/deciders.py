@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from shardlift.model import CopyState, Decision
+from shardlift.sim.in_force import Filters, own_filters
 from shardlift.sim.parts import Copy, SimIndex, SimNode
 
 if TYPE_CHECKING:
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 Said = tuple[str, str, str]
 """Decider, NO or THROTTLE, explanation."""
-
-_LOW_PERCENT, _HIGH_PERCENT = 85.0, 90.0
-_FILTERS = ("require", "include", "exclude")
 
 
 def verdicts(world: World, copy: Copy, node: SimNode) -> list[Decision]:
@@ -40,18 +38,35 @@ def allowed(world: World, copy: Copy, node: SimNode) -> bool:
     return not any(True for rule in _LIKELIEST_FIRST for _ in rule(world, index, copy, node))
 
 
+def immovable(world: World, copy: Copy) -> bool:
+    """Whether there is an objection to the copy going anywhere, so that no node need be asked about."""
+    index = world.indices[copy.index]
+    return any(True for rule in _OF_COPY for _ in rule(world, index, copy))
+
+
+def takes_none(world: World, node: SimNode) -> bool:
+    """Whether there is an objection to any copy coming to the node."""
+    return any(True for rule in _OF_NODE for _ in rule(world, node))
+
+
+def suits_all(world: World, node: SimNode) -> bool:
+    """Whether `may_remain` objects to no copy on the node whose index has no filters of its own."""
+    above = _used_percent(world, node, 0) > world.in_force.high_percent
+    return not above and not any(_unfit("cluster", world.in_force.filters, node))
+
+
 def may_remain(world: World, copy: Copy) -> list[Decision]:
     """Objections to the copy where it is: filters and a disk above its high watermark."""
     node = world.nodes[copy.node or ""]
     index = world.indices[copy.index]
     said = [*_filter(world, index, copy, node)]
-    if _used_percent(world, node, 0) > _percent(world, "high", _HIGH_PERCENT):
+    if _used_percent(world, node, 0) > world.in_force.high_percent:
         said.append(("disk_threshold", "NO", "the node is above the high watermark"))
     return [Decision(decider, verdict, explanation, node.name) for decider, verdict, explanation in said]
 
 
-def _data_role(world: World, index: SimIndex, copy: Copy, node: SimNode) -> Iterator[Said]:
-    del world, index, copy
+def _data_role(world: World, node: SimNode) -> Iterator[Said]:
+    del world
     if not node.holds_data:
         yield "data_tier", "NO", "the node holds no data"
 
@@ -87,27 +102,21 @@ def _node_version(world: World, index: SimIndex, copy: Copy, node: SimNode) -> I
 
 def _filter(world: World, index: SimIndex, copy: Copy, node: SimNode) -> Iterator[Said]:
     del copy
-    for scope, found in (("cluster", world.settings_under("cluster.routing.allocation.")), ("index", _own(index))):
-        for kind in _FILTERS:
-            wanted = {key: value for key, value in found.items() if key.startswith(f"{kind}.") and value}
-            if not wanted:
-                continue
-            hits = [
-                key for key, value in wanted.items() if not key.endswith("_tier_preference") and _hit(node, key, value)
-            ]
-            keys = [key for key in wanted if not key.endswith("_tier_preference")]
-            if kind == "exclude" and hits:
-                yield "filter", "NO", f"node matches {scope} setting [{hits[0]}] filters [{wanted[hits[0]]}]"
-            if kind == "include" and keys and not hits:
-                yield "filter", "NO", f"node does not match {scope} setting [include] filters"
-            if kind == "require" and len(hits) < len(keys):
-                missed = next(key for key in keys if key not in hits)
-                yield "filter", "NO", f"node does not match {scope} setting [{missed}] filters [{wanted[missed]}]"
+    yield from _unfit("cluster", world.in_force.filters, node)
+    yield from _unfit("index", own_filters(index), node)
 
 
-def _own(index: SimIndex) -> dict[str, str]:
-    prefix = "index.routing.allocation."
-    return {key[len(prefix) :]: value for key, value in index.settings.items() if key.startswith(prefix)}
+def _unfit(scope: str, filters: Filters, node: SimNode) -> Iterator[Said]:
+    for kind, wanted in filters:
+        keys = [key for key in wanted if not key.endswith("_tier_preference")]
+        hits = [key for key in keys if _hit(node, key, wanted[key])]
+        if kind == "exclude" and hits:
+            yield "filter", "NO", f"node matches {scope} setting [{hits[0]}] filters [{wanted[hits[0]]}]"
+        if kind == "include" and keys and not hits:
+            yield "filter", "NO", f"node does not match {scope} setting [include] filters"
+        if kind == "require" and len(hits) < len(keys):
+            missed = next(key for key in keys if key not in hits)
+            yield "filter", "NO", f"node does not match {scope} setting [{missed}] filters [{wanted[missed]}]"
 
 
 def _hit(node: SimNode, key: str, value: str) -> bool:
@@ -161,66 +170,84 @@ def _shards_limit(world: World, index: SimIndex, copy: Copy, node: SimNode) -> I
 
 def _disk_threshold(world: World, index: SimIndex, copy: Copy, node: SimNode) -> Iterator[Said]:
     del copy
-    low = _percent(world, "low", _LOW_PERCENT)
+    low = world.in_force.low_percent
     used = _used_percent(world, node, index.copy_bytes)
     if used > low:
         yield "disk_threshold", "NO", f"the node would be {used:.1f}% full, above the low watermark of {low:g}%"
-
-
-def _percent(world: World, which: str, default: float) -> float:
-    text = world.setting(f"cluster.routing.allocation.disk.watermark.{which}")
-    return float(text.rstrip("%")) if text.endswith("%") else default
 
 
 def _used_percent(world: World, node: SimNode, more_bytes: int) -> float:
     return 100 * (world.used_bytes(node) + more_bytes) / node.disk_bytes
 
 
-def _enable(world: World, index: SimIndex, copy: Copy, node: SimNode) -> Iterator[Said]:
-    del node
+def _enable(world: World, index: SimIndex, copy: Copy) -> Iterator[Said]:
     value = index.settings.get("index.routing.allocation.enable") or world.setting("cluster.routing.allocation.enable")
     if value == "none" or (value in {"primaries", "new_primaries"} and not copy.primary):
         yield "enable", "NO", f"allocations are restricted by [enable={value}]"
 
 
-def _replica_after_primary(world: World, index: SimIndex, copy: Copy, node: SimNode) -> Iterator[Said]:
-    del index, node
+def _replica_after_primary(world: World, index: SimIndex, copy: Copy) -> Iterator[Said]:
+    del index
     primary = world.primary(copy.group)
     if not copy.primary and (primary is None or not primary.serving):
         yield "replica_after_primary_active", "NO", "primary shard for this replica is not yet active"
 
 
-def _snapshot(world: World, index: SimIndex, copy: Copy, node: SimNode) -> Iterator[Said]:
-    del index, node
+def _snapshot(world: World, index: SimIndex, copy: Copy) -> Iterator[Said]:
+    del index
     if copy.primary and copy.node is not None and copy.group in world.snapshotting:
         yield "snapshot_in_progress", "THROTTLE", "waiting for snapshotting of this shard to complete"
 
 
-def _throttling(world: World, index: SimIndex, copy: Copy, node: SimNode) -> Iterator[Said]:
+def _incoming(world: World, node: SimNode) -> Iterator[Said]:
+    limit, _ = world.in_force.recovery_limits
+    if sum(move.target == node.name for move in world.moves) >= limit:
+        yield "throttling", "THROTTLE", f"reached the limit of incoming shard recoveries [{limit}]"
+
+
+def _outgoing(world: World, index: SimIndex, copy: Copy) -> Iterator[Said]:
     del index
-    incoming, outgoing = world.recovery_limits()
-    if sum(move.target == node.name for move in world.moves) >= incoming:
-        yield "throttling", "THROTTLE", f"reached the limit of incoming shard recoveries [{incoming}]"
+    _, limit = world.in_force.recovery_limits
     primary = world.primary(copy.group)
     if primary is not None and primary.node is not None and not (copy.primary and copy.node is None):
         busy = sum(move.source == primary.node for move in world.moves)
-        if busy >= outgoing:
-            yield "throttling", "THROTTLE", f"reached the limit of outgoing shard recoveries [{outgoing}]"
+        if busy >= limit:
+            yield "throttling", "THROTTLE", f"reached the limit of outgoing shard recoveries [{limit}]"
     if any(move.copy.group == copy.group for move in world.moves) and copy.state is CopyState.STARTED:
         yield "throttling", "THROTTLE", "another copy of this shard is being recovered"
 
 
-_DECIDERS: tuple[Callable[[World, SimIndex, Copy, SimNode], Iterator[Said]], ...] = (
-    _data_role,
+def _cluster_filter(world: World, node: SimNode) -> Iterator[Said]:
+    return _unfit("cluster", world.in_force.filters, node)
+
+
+_Rule = Callable[["World", SimIndex, Copy, SimNode], Iterator[Said]]
+_CopyRule = Callable[["World", SimIndex, Copy], Iterator[Said]]
+_NodeRule = Callable[["World", SimNode], Iterator[Said]]
+
+
+def _of_copy(rule: _CopyRule) -> _Rule:
+    return lambda world, index, copy, _node: rule(world, index, copy)
+
+
+def _of_node(rule: _NodeRule) -> _Rule:
+    return lambda world, _index, _copy, node: rule(world, node)
+
+
+_OF_COPY: tuple[_CopyRule, ...] = (_outgoing, _enable, _replica_after_primary, _snapshot)
+_OF_NODE: tuple[_NodeRule, ...] = (_incoming, _data_role, _cluster_filter)
+_DECIDERS: tuple[_Rule, ...] = (
+    _of_node(_data_role),
     _same_shard,
     _node_version,
     _filter,
     _awareness,
     _shards_limit,
     _disk_threshold,
-    _enable,
-    _replica_after_primary,
-    _snapshot,
-    _throttling,
+    _of_copy(_enable),
+    _of_copy(_replica_after_primary),
+    _of_copy(_snapshot),
+    _of_node(_incoming),
+    _of_copy(_outgoing),
 )
 _LIKELIEST_FIRST = tuple(reversed(_DECIDERS))

@@ -26,6 +26,7 @@ from shardlift.model import (
 from shardlift.sim import membership, movement
 from shardlift.sim.deciders import may_remain, verdicts
 from shardlift.sim.doors import Door, OpenDoor
+from shardlift.sim.in_force import DEFAULT_RATE
 from shardlift.sim.parts import Copy, SimNode
 from shardlift.sim.world import World
 
@@ -223,7 +224,7 @@ def _voting(world: World) -> VotingSeen | None:
 
 def _defaults() -> dict[str, str]:
     watermarks = {f"cluster.routing.allocation.disk.watermark.{key}": value for key, value in _WATERMARKS.items()}
-    return {**watermarks, "indices.recovery.max_bytes_per_sec": movement.DEFAULT_RATE}
+    return {**watermarks, "indices.recovery.max_bytes_per_sec": DEFAULT_RATE}
 
 
 def _health(world: World, *, timed_out: bool) -> HealthSeen:

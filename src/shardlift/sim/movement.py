@@ -12,20 +12,18 @@ from typing import TYPE_CHECKING
 
 from shardlift.model import CopyState
 from shardlift.model import Move as Wish
-from shardlift.sim.deciders import allowed, may_remain
-from shardlift.sim.parts import MIB, Copy, Data, Group, Move, SimIndex, SimNode
+from shardlift.sim.deciders import allowed, immovable, may_remain, suits_all, takes_none
+from shardlift.sim.in_force import own_filters
+from shardlift.sim.parts import Copy, Data, Group, Move, SimIndex, SimNode
 
 if TYPE_CHECKING:
     from shardlift.sim.world import World
 
-_RATE = 40 * MIB
 _HANDSHAKE_S = 0.2
 _REPLAY_BYTES = 4096
 _DELAYED_S = 60.0
 _REBALANCE = 2
 _UNEVEN = 2
-_UNITS = {"kb": 1024, "mb": MIB, "gb": 1024 * MIB}
-DEFAULT_RATE = f"{_RATE // MIB}mb"
 
 
 def reroute(world: World) -> None:
@@ -40,11 +38,30 @@ def reroute(world: World) -> None:
     holders = _holders(world) if replicas else {}
     for copy in replicas:
         _assign_replica(world, copy, holders.get(copy.group, ()))
-    for copy in world.copies:
+    for copy in _restless(world):
         if copy.state is CopyState.STARTED and may_remain(world, copy):
             _move_away(world, copy)
     _rebalance(world)
     _plan_next(world)
+
+
+def _restless(world: World) -> list[Copy]:
+    """The copies that `may_remain` can object to, in the order of the table.
+
+    Copies that others send away cannot become more: no decider lets a node be filled above the high watermark, unless
+    that is below the low one.
+    """
+    rules = world.in_force
+    if rules.low_percent > rules.high_percent:
+        return [*world.copies]
+    found = {
+        copy for node in world.nodes.values() if not suits_all(world, node) for copy in world.routing.placed(node.name)
+    }
+    for index in world.indices.values():
+        if own_filters(index):
+            for shard in range(index.primaries):
+                found.update(world.group((index.name, shard)))
+    return sorted(found, key=lambda copy: copy.number)
 
 
 def node_left(world: World, node: SimNode) -> None:
@@ -147,6 +164,8 @@ def _move_away(world: World, copy: Copy) -> None:
 
 def _best(world: World, copy: Copy) -> SimNode | None:
     """The node with the fewest copies among those without an objection."""
+    if immovable(world, copy):
+        return None
     free = [node for node in world.nodes.values() if node.up and node.name != copy.node]
     able = [node for node in free if allowed(world, copy, node)]
     return min(able, key=lambda node: (world.tallied(node.name).copies, node.name), default=None)
@@ -170,20 +189,11 @@ def _begin(world: World, copy: Copy, target: SimNode) -> None:
             source=primary.node or "",
             target=target.name,
             total_bytes=size,
-            left_bytes=size + _rate(world) * _HANDSHAKE_S,
+            left_bytes=size + world.in_force.recovery_rate * _HANDSHAKE_S,
             started_at_ms=world.wall_ms(world.now_s),
             replay=data is not None,
         )
     )
-
-
-def _rate(world: World) -> float:
-    text = world.setting("indices.recovery.max_bytes_per_sec").lower()
-    if text[-2:] in _UNITS:
-        return float(text[:-2]) * _UNITS[text[-2:]]
-    if text.endswith("b") and text[:-1].strip("0"):
-        return float(text[:-1])
-    return float(_RATE)
 
 
 class Flow:
@@ -191,7 +201,7 @@ class Flow:
 
     def __init__(self, world: World) -> None:
         self.since_s = world.now_s
-        whole = _rate(world)
+        whole = world.in_force.recovery_rate
         self.rates: dict[int, float] = {}
         sources = Counter(move.source for move in world.moves)
         targets = Counter(move.target for move in world.moves)
@@ -293,8 +303,8 @@ def set_replicas(world: World, index: SimIndex, replicas: int, able: frozenset[s
 
 
 def _filtered(world: World, node: SimNode) -> bool:
-    words = world.settings_under("cluster.routing.allocation.exclude.")
-    return node.node_id in words.get("_id", "").split(",") or node.name in words.get("_name", "").split(",")
+    ids, names = (world.in_force.value(f"cluster.routing.allocation.exclude.{one}") for one in ("_id", "_name"))
+    return node.node_id in ids.split(",") or node.name in names.split(",")
 
 
 def _resize(world: World, index: str, shard: int, wanted: int, able: frozenset[str]) -> None:
@@ -333,6 +343,8 @@ def _uneven(world: World, kinds: str, nodes: list[SimNode], load: dict[str, int]
     for light in sorted(nodes, key=lambda node: (load[node.name], node.name)):
         if load[heaviest[0].name] - load[light.name] < _UNEVEN:
             break
+        if takes_none(world, light):
+            continue
         for heavy in heaviest:
             if load[heavy.name] - load[light.name] < _UNEVEN:
                 break

@@ -16,13 +16,13 @@ from shardlift.clock import Clock
 from shardlift.errors import EngineError
 from shardlift.model import CopyState
 from shardlift.sim import membership, movement
+from shardlift.sim.in_force import InForce
 from shardlift.sim.keepers import Keeper, Unkept
 from shardlift.sim.parts import Copy, Data, Group, IndexSpec, Move, Shard, SimIndex, SimNode
 from shardlift.sim.routing import Routing, Tally
 
 _BAD_REQUEST = 400
 _KNOWN = ("cluster.routing.", "cluster.max_shards_per_node", "indices.recovery.", "search.", "action.")
-_RECOVERIES = 2
 _FULL = 0.97
 
 
@@ -71,6 +71,7 @@ class World:
         self.write_every_s = 0.0
         self.next_write_s = 0.0
         self.routing = Routing(copies)
+        self._in_force = InForce({}, {})
 
     # time
 
@@ -154,19 +155,12 @@ class World:
     def setting(self, key: str) -> str:
         return self.transient.get(key, self.persistent.get(key, ""))
 
-    def settings_under(self, prefix: str) -> dict[str, str]:
-        """Settings in force whose key begins so, without the prefix."""
-        keys = {key for layer in (self.persistent, self.transient) for key in layer if key.startswith(prefix)}
-        return {key[len(prefix) :]: self.setting(key) for key in sorted(keys)}
-
-    def recovery_limits(self) -> tuple[int, int]:
-        """Incoming and outgoing recoveries that a node takes at once."""
-        both = self.setting("cluster.routing.allocation.node_concurrent_recoveries") or str(_RECOVERIES)
-        prefix = "cluster.routing.allocation.node_concurrent_"
-        return (
-            int(self.setting(f"{prefix}incoming_recoveries") or both),
-            int(self.setting(f"{prefix}outgoing_recoveries") or both),
-        )
+    @property
+    def in_force(self) -> InForce:
+        """What both layers of settings come to. Read again once they have changed, whoever has changed them."""
+        if not self._in_force.holds(self.persistent, self.transient):
+            self._in_force = InForce(self.persistent, self.transient)
+        return self._in_force
 
     def quorum_without(self, name: str) -> bool:
         """Whether the voters that work are a majority without that node."""
