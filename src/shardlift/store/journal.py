@@ -95,6 +95,7 @@ class Journal:
     def __init__(self, database: Database, lease: Lease) -> None:
         self._database = database
         self.lease = lease
+        self._counted: dict[str, dict[str, int]] = {}
 
     @asynccontextmanager
     async def _fenced(self) -> AsyncIterator[AsyncConnection]:
@@ -212,27 +213,35 @@ class Journal:
             return tuple(sorted(set((await connection.execute(query)).scalars())))
 
     async def add_recoveries(self, task_id: str, seen: Iterable[tuple[str, int]]) -> None:
-        """Counts bytes of recoveries, each key once; a later, larger reading of the same key replaces the earlier."""
+        """Counts bytes of recoveries, each key once; a later, larger reading of the same key replaces the earlier.
+
+        The engines tell again what they have told before, of every copy there is. What has been counted is read once
+        under a lease: nobody else counts meanwhile, or this would be refused.
+        """
+        known = self._counted.pop(task_id, None)  # kept again once it is written
         async with self._fenced() as connection:
-            known = {
-                row.key: row.bytes
-                for row in await connection.execute(
+            if known is None:
+                rows = await connection.execute(
                     select(recovery.c.key, recovery.c.bytes).where(recovery.c.task_id == task_id)
                 )
-            }
-            sizes = dict(seen)
+                known = {row.key: row.bytes for row in rows}
+            sizes = {key: size for key, size in dict(seen).items() if size > known.get(key, -1)}
             new = [{"task_id": task_id, "key": key, "bytes": size} for key, size in sizes.items() if key not in known]
             if new:
                 await connection.execute(insert(recovery), new)
-            for key, size in sizes.items():
-                if size > known.get(key, size):
-                    await connection.execute(
-                        update(recovery).where(recovery.c.task_id == task_id, recovery.c.key == key).values(bytes=size)
-                    )
-            total = await connection.scalar(select(func.sum(recovery.c.bytes)).where(recovery.c.task_id == task_id))
+            for key in [key for key in sizes if key in known]:
+                await connection.execute(
+                    update(recovery)
+                    .where(recovery.c.task_id == task_id, recovery.c.key == key)
+                    .values(bytes=sizes[key])
+                )
+            known |= sizes
             await connection.execute(
-                update(task).where(task.c.id == task_id).values(bytes_moved=total or 0, revision=task.c.revision + 1)
+                update(task)
+                .where(task.c.id == task_id)
+                .values(bytes_moved=sum(known.values()), revision=task.c.revision + 1)
             )
+        self._counted[task_id] = known
 
     # the ledger of changed settings
 
