@@ -273,6 +273,28 @@ def _members(world: World) -> tuple[NodeSeen, ...]:
 
 
 def _member(world: World, node: SimNode) -> NodeSeen:
+    available_bytes = max(node.disk_bytes - world.used_bytes(node), 0)
+    changing = (
+        node.node_id,
+        node.ephemeral_id,
+        node.address,
+        node.engine,
+        node.version,
+        node.roles,
+        node.zone,
+        node.started_at_ms,
+        node.disk_bytes,
+        available_bytes,
+        node.writes,
+        node.load_1m,
+    )
+    # Of a thousand members a few have changed since they were told last.
+    if node.told is None or node.told[0] != changing:
+        node.told = changing, _node_seen(node, available_bytes)
+    return node.told[1]
+
+
+def _node_seen(node: SimNode, available_bytes: int) -> NodeSeen:
     return NodeSeen(
         name=node.name,
         id=node.node_id,
@@ -285,7 +307,7 @@ def _member(world: World, node: SimNode) -> NodeSeen:
         plugins=(),
         started_at_ms=node.started_at_ms,
         disk_total_bytes=node.disk_bytes,
-        disk_available_bytes=max(node.disk_bytes - world.used_bytes(node), 0),
+        disk_available_bytes=available_bytes,
         heap_used_percent=40,
         cpu_percent=5,
         load_1m=node.load_1m,

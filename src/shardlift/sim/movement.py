@@ -38,14 +38,14 @@ def reroute(world: World) -> None:
     holders = _holders(world) if replicas else {}
     for copy in replicas:
         _assign_replica(world, copy, holders.get(copy.group, ()))
-    for copy in _restless(world):
+    for copy in restless(world):
         if copy.state is CopyState.STARTED and may_remain(world, copy):
             _move_away(world, copy)
     _rebalance(world)
     _plan_next(world)
 
 
-def _restless(world: World) -> list[Copy]:
+def restless(world: World) -> list[Copy]:
     """The copies that `may_remain` can object to, in the order of the table.
 
     Copies that others send away cannot become more: no decider lets a node be filled above the high watermark, unless

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from shardlift.model import CopyState, EngineKind, ShardCopy, Version
+from shardlift.model import CopyState, EngineKind, NodeSeen, ShardCopy, Version
 
 Group = tuple[str, int]
 """Index and shard number: all copies of one shard share it."""
@@ -29,8 +29,8 @@ class SimNode:
     `serving`: it answers HTTP. `boot_s`: seconds from start to both. `starts` False: the process ends soon after its
     start. `filler_bytes`: what others have put on its disk. `disk` holds the data of copies it does not serve now.
     `slowness`: how many times longer it takes to boot and to send or take a copy. `load_1m`: what its machine bears, of
-    two processors; None: it does not tell. `extra`: it was made when the cluster
-    was there already, and is no more once it is deleted.
+    two processors; None: it does not tell. `extra`: it was made when the cluster was there already, and is no more once
+    it is deleted. `told`: as the engines tell it, with what that is made of.
     """
 
     name: str
@@ -62,6 +62,7 @@ class SimNode:
     writes: int = 0
     slowness: float = 1.0
     load_1m: float | None = LOAD_1M
+    told: tuple[tuple[object, ...], NodeSeen] | None = field(init=False, default=None)
 
     @property
     def release(self) -> tuple[bool, Version]:
