@@ -6,11 +6,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardlift.executor import Event
-from shardlift.model import SUB_STEPS, Eta, StepRow, StepStatus, Task, TaskStatus, eta
+from shardlift.model import SUB_STEPS, Eta, StepRow, StepStatus, Strategy, Task, TaskStatus, eta
 from tests.fakes import START, make_cluster, make_image, make_task
 from tests.worlds import open_lab
 
@@ -154,6 +155,82 @@ def test_the_time_until_its_window_opens_counts() -> None:
     assert held is not None
     assert held.left_s - plain.left_s == 7200
     assert held.low_s - plain.low_s == held.high_s - plain.high_s == 7200
+
+
+def with_spares(task: Task, *, runs: int = 1, takes_over: bool = True) -> Task:
+    """The task by `surge`: its nodes in so many runs of equal length, each with a spare of its own."""
+    nodes = list(task.plan.nodes)
+    each = len(nodes) // runs
+    for at, node in enumerate(nodes):
+        spare, last = f"spare-{at // each}", at % each == each - 1
+        fills = spare if at % each == 0 else nodes[at - 1].name
+        over = last and takes_over
+        nodes[at] = replace(node, spare=spare, fills=fills, takes_over=over, empties_spare=last and not over)
+    return replace(task, plan=replace(task.plan, batches=tuple((node,) for node in nodes)))
+
+
+def of_surge(done: int, *, boots: tuple[int, ...] = (0,)) -> Task:
+    """Each sub-step takes a minute; the nodes of these numbers have waited 9 s longer, for a spare."""
+    took_s = [60.0] * NODES * ORDERS
+    for node in boots:
+        took_s[node * ORDERS] += 9
+    rows = list(walked(done, took_s, [1] * NODES * ORDERS).steps)
+    for node in boots:
+        rows[node * ORDERS] = replace(rows[node * ORDERS], evidence={"spare_boot_s": 9.0, "bytes_moved": 6000})
+    return replace(TASK, steps=tuple(rows))
+
+
+def left_s(task: Task, spent_s: float = 0) -> float:
+    told = eta(task, now_of(task) + timedelta(seconds=spent_s))
+    assert told is not None
+    return told.left_s
+
+
+def test_the_boot_of_the_spare_is_no_drain() -> None:
+    """Nor does the last node leave anything to be spread: it has the share of the first."""
+    assert left_s(with_spares(of_surge(ORDERS))) == 60.0 * 3 * ORDERS
+    half = with_spares(of_surge(ORDERS))
+    rows = list(half.steps)
+    rows[ORDERS] = replace(rows[ORDERS], progress={"bytes_left": 3000})
+    assert left_s(replace(half, steps=tuple(rows))) == 60.0 * 3 * ORDERS - 30, "100 bytes a second, not 87"
+
+
+def test_each_spare_that_is_still_to_come_boots() -> None:
+    task = with_spares(of_surge(ORDERS), runs=2)
+    assert left_s(task) == 60.0 * 3 * ORDERS + 9
+    booting = with_spares(of_surge(2 * ORDERS, boots=(0, 2)), runs=2)
+    rows = [replace(row, evidence={}) if row.status is StepStatus.RUNNING else row for row in booting.steps]
+    booting = replace(booting, steps=tuple(rows))
+    assert left_s(booting) == 60.0 * 2 * ORDERS + 9
+    assert left_s(booting, spent_s=5) == 60.0 * 2 * ORDERS + 4
+    rows[2 * ORDERS] = replace(rows[2 * ORDERS], progress={"shards_left": 7})
+    assert left_s(replace(booting, steps=tuple(rows)), spent_s=9) < 60.0 * 2 * ORDERS, "it is up"
+
+
+def test_a_spare_that_nobody_takes_over_is_drained_once() -> None:
+    task = with_spares(of_surge(ORDERS), takes_over=False)
+    assert left_s(task) == 60.0 * (3 * ORDERS + 1)
+
+
+@pytest.mark.parametrize("nodes", [5, 7])
+async def test_surge_on_the_simulated_world_is_told_within_a_fifth(fast_home: Path, nodes: int) -> None:
+    async with open_lab(fast_home, nodes=nodes, indices=6) as lab:
+        task = await lab.submit(Strategy.SURGE)
+        ends: list[datetime] = []
+
+        def note(event: Event) -> None:
+            if (event.what, event.order) == ("journaled", 12):
+                ends.append(lab.clock.now())
+
+        await lab.drive(note)
+        done = await lab.task(task)
+        assert done.status is TaskStatus.SUCCESS
+        assert done.ended_at is not None
+        for at in ends[:-1]:
+            seen = eta(_as_of(done, at), at)
+            assert seen is not None
+            truth_s = (done.ended_at - at).total_seconds()
+            assert abs(seen.left_s - truth_s) <= 0.2 * truth_s, (seen, truth_s)
 
 
 async def test_on_the_simulated_world_the_truth_lies_in_the_range(fast_home: Path) -> None:

@@ -2,7 +2,8 @@
 
 Each of the 13 sub-steps has its own mean over the nodes that are through it, so the sub-steps of a node that is half
 done count as soon as they have ended. A drain that tells how many bytes are left goes by the bytes per second of all
-drains so far; one that only knows how many copies are left, by the copies per second. Time in which the task waits
+drains so far; one that only knows how many copies are left, by the copies per second. A spare node boots once, before
+the first drain that fills it, and is emptied once, if nobody takes its folder over. Time in which the task waits
 for people (a pause, an approval, its turn, its gates) can not be known and is not counted; the time until its
 maintenance window opens is.
 """
@@ -11,16 +12,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import fmean
 
+from shardlift.model.plan import NodePlan
 from shardlift.model.task import StepRow, StepStatus, Task
 
-_DRAIN, _REJOIN = 0, 11
-# What follows the last sub-step of the last node.
-_SETTLING = 13
+_DRAIN, _BOOT, _REJOIN, _LAST = 0, 10, 11, 12
+# What follows the last sub-step of the last node; and what a spare node needs besides: to boot, to be emptied.
+_SETTLING, _SPARE_BOOT, _SPARE_DRAIN = 13, 14, 15
 # A mean of few is trusted as if one more had been seen that was off by half.
 _PRIOR_DEVIATION = 0.5
 # Of independent nodes 1.28 standard deviations would hold four of five. Later nodes hold more than earlier ones, which
@@ -75,7 +77,9 @@ def eta(task: Task, now: datetime) -> Eta | None:
         for progress, evidence in (("bytes_left", "bytes_moved"), ("shards_left", "copies_moved"))
         if (pace := _seconds_per(evidence, task.steps)) is not None
     )
-    parts = [_left(row, took.get(row.order), paces, now) for row in task.steps if row.status is not StepStatus.SUCCESS]
+    plans = {node.name: node for node in task.plan.nodes}
+    todo = [row for row in task.steps if row.status is not StepStatus.SUCCESS]
+    parts = [part for row in todo for part in _parts(row, plans[row.node], took, paces, now)]
     parts.append(_settling(task, took.get(_DRAIN), now))
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
@@ -92,23 +96,45 @@ def eta(task: Task, now: datetime) -> Eta | None:
     return Eta(held_s + left_s, held_s + max(left_s - off_s, 0.0), held_s + left_s + off_s + overdue_s)
 
 
+def _parts(
+    row: StepRow, plan: NodePlan, took: Mapping[int, _Took], paces: Sequence[_Pace], now: datetime
+) -> Iterator[_Part | None]:
+    """What is left of one sub-step, and of what the spare needs within it; None when nothing is known of it."""
+    if row.order == _DRAIN and plan.raises_spare and not row.progress.keys() & {"bytes_left", "shards_left"}:
+        yield _share(_SPARE_BOOT, row, took.get(_SPARE_BOOT) or took.get(_BOOT), now)
+        row = replace(row, status=StepStatus.WAITING)  # the drain itself has not begun
+    if row.order == _LAST and plan.empties_spare:
+        yield _share(_SPARE_DRAIN, row, took.get(_DRAIN), now)
+        row = replace(row, status=StepStatus.WAITING)
+    yield _left(row, took.get(row.order), paces, now)
+
+
 def _left(row: StepRow, took: _Took | None, paces: Sequence[_Pace], now: datetime) -> _Part | None:
-    """What is left of one sub-step; None when nothing is known of it. `paces`: the best first."""
+    """What is left of one sub-step itself. `paces`: the best first."""
     running = row.status is StepStatus.RUNNING and row.begin is not None
     for key, pace_s in paces if running and row.order == _DRAIN else ():
         amount = row.progress.get(key)
         if isinstance(amount, int):
             left_s = max(amount, 0) * pace_s
             return _Part(row.order, left_s, took.deviation_s if took else _PRIOR_DEVIATION * left_s)
+    return _share(row.order, row, took, now)
+
+
+def _share(order: int, row: StepRow, took: _Took | None, now: datetime) -> _Part | None:
+    """What is left of what takes so long, if it began with the row; None when nobody knows how long."""
     if took is None:
         return None
+    running = row.status is StepStatus.RUNNING and row.begin is not None
     spent_s = max((now - row.begin).total_seconds(), 0.0) if running and row.begin else 0.0
-    return _Part(row.order, max(took.mean_s - spent_s, 0.0), took.deviation_s, max(spent_s - took.mean_s, 0.0))
+    return _Part(order, max(took.mean_s - spent_s, 0.0), took.deviation_s, max(spent_s - took.mean_s, 0.0))
 
 
 def _settling(task: Task, drain: _Took | None, now: datetime) -> _Part | None:
-    """After the last node the engine may balance again, and what was drained is spread anew: about one drain more."""
-    if not any(node.drained for node in task.plan.nodes):
+    """After the last node the engine may balance again, and what was drained is spread anew: about one drain more.
+
+    Not with spares: the last node has the share of the first.
+    """
+    if not any(node.drained and node.spare is None for node in task.plan.nodes):
         return _Part(_SETTLING, 0.0, 0.0)
     if drain is None:
         return None
@@ -120,16 +146,33 @@ def _settling(task: Task, drain: _Took | None, now: datetime) -> _Part | None:
 
 
 def _measured(task: Task) -> Mapping[int, _Took]:
-    """By order. A row that was tried more than once, and a canary that waited for people, count for want of others."""
-    canaries = {node.name for node in task.plan.nodes if node.canary}
+    """By order. A row that was tried more than once, a canary that waited for people, and a last sub-step that emptied
+    a spare count for want of others."""
+    odd_ones = {(node.name, _REJOIN) for node in task.plan.nodes if node.canary}
+    odd_ones |= {(node.name, _LAST) for node in task.plan.nodes if node.empties_spare}
+    firsts = {node.name for node in task.plan.nodes if node.raises_spare}
     clean: dict[int, list[float]] = defaultdict(list)
     other: dict[int, list[float]] = defaultdict(list)
     for row in task.steps:
         if row.status is not StepStatus.SUCCESS or row.begin is None or row.end is None:
             continue
-        odd = row.attempts > 1 or (row.order == _REJOIN and row.node in canaries)
-        (other if odd else clean)[row.order].append(max((row.end - row.begin).total_seconds(), 0.0))
+        seen = other if row.attempts > 1 or (row.node, row.order) in odd_ones else clean
+        seen[row.order].append(_spent_s(row))
+        if row.order == _DRAIN and row.node in firsts:
+            seen[_SPARE_BOOT].append(_spare_boot_s(row))
     return {order: _took(clean.get(order) or other[order]) for order in clean.keys() | other.keys()}
+
+
+def _spent_s(row: StepRow) -> float:
+    """On the sub-step itself: a drain has not begun while the spare boots."""
+    assert row.begin is not None, "it has ended"
+    assert row.end is not None, "it has ended"
+    return max((row.end - row.begin).total_seconds() - _spare_boot_s(row), 0.0)
+
+
+def _spare_boot_s(row: StepRow) -> float:
+    seconds = row.evidence.get("spare_boot_s")
+    return float(seconds) if row.order == _DRAIN and isinstance(seconds, int | float) else 0.0
 
 
 def _took(seen: Sequence[float]) -> _Took:
@@ -144,8 +187,6 @@ def _seconds_per(key: str, rows: Iterable[StepRow]) -> float | None:
     for row in rows:
         moved = row.evidence.get(key)
         if row.order == _DRAIN and row.status is StepStatus.SUCCESS and isinstance(moved, int) and moved > 0:
-            assert row.begin is not None, "it has ended"
-            assert row.end is not None, "it has ended"
             amount += moved
-            spent_s += max((row.end - row.begin).total_seconds(), 0.0)
+            spent_s += _spent_s(row)
     return spent_s / amount if amount else None

@@ -80,6 +80,11 @@ class NodePlan:
     empties_spare: bool = False
 
     @property
+    def raises_spare(self) -> bool:
+        """Whether its spare has to be made and started before anything leaves it: it is the first that fills it."""
+        return self.spare is not None and self.fills == self.spare
+
+    @property
     def away_too(self) -> frozenset[str]:
         """Names of those that are away when this node is, and are no nodes of the plan."""
         return frozenset({self.spare}) if self.takes_over and self.spare else frozenset()

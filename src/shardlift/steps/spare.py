@@ -32,12 +32,18 @@ async def surge_migration(ctx: StepContext) -> Outcome:
     if ctx.plan.spare is None:
         return await data_migration(ctx)
     await ctx.ledger.reassert()
+    begun_s = ctx.clock.elapsed_s()
     spare = await raise_spare(ctx, ctx.plan.spare)
+    # Told apart, since the drain of no other node has to wait for it: the time left is reckoned from drains.
+    boot_s = ctx.clock.elapsed_s() - begun_s
     done = await data_migration(_filling(ctx, ctx.plan.fills or spare.name))
     if ctx.plan.takes_over:
         # What is started on the spare alone would be missed while its folder changes hands.
         await paced(_about(ctx, spare, away=frozenset({ctx.node.name})), rescue)
-    return Outcome(f"{done.desc} The spare node {spare.name} stands in.", {**done.evidence, "spare": spare.name})
+    return Outcome(
+        f"{done.desc} The spare node {spare.name} stands in.",
+        {**done.evidence, "spare": spare.name, "spare_boot_s": round(boot_s, 3)},
+    )
 
 
 async def raise_spare(ctx: StepContext, name: str) -> Node:
