@@ -1,0 +1,66 @@
+"""The runs of `make bench-moves` on real nodes on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from bench_moves_told import PLAIN, Course, Row, of_task, told
+from plain_upgrade import PlainUpgrade
+
+from shardlift.cli.images import pull_with_bar
+from shardlift.demo.client import Call, ClusterClient
+from shardlift.demo.stage import DemoOptions, Say, Stage, staged
+from shardlift.errors import ShardliftError
+from shardlift.model import Strategy
+from shardlift.runner import Runner
+from shardlift.service.requests import UpgradeRequest
+
+_SAMPLE_REAL_S = 1.0
+
+
+async def real(options: DemoOptions, say: Say) -> Row:
+    async with staged(options, pull_with_bar, say) as stage:
+        data_bytes = await _data_bytes(stage)
+        task = await stage.service.upgrade(
+            UpgradeRequest(cluster_id=stage.cluster.id, image=stage.target.id, strategy=options.strategy)
+        )
+        course, service = Course(), stage.service
+        clock = service.clock
+        runner = Runner(service.store, service.leases, backend=service.backend, settings=service.settings, clock=clock)
+        running = asyncio.create_task(runner.drive(stage.cluster.id))
+        while not running.done():
+            course.note(await service.task(task.id), clock.now())
+            await asyncio.wait([running], timeout=_SAMPLE_REAL_S)
+        await running
+        task = await service.task(task.id)
+        seen = of_task(task)
+        rows = await service.backend.engine(stage.cluster).recoveries()
+        last_ms = int(seen["end_s"] * 1000)
+        after = sum(one.bytes for one in rows if one.started_at_ms > last_ms)
+    ended_s = task.ended_at.timestamp() if task.ended_at else seen["end_s"]
+    error = course.error(task.created_at.timestamp(), ended_s)
+    walk = task.bytes_moved - after
+    return told("real", options.nodes, str(options.strategy), data_bytes, **seen, walk_bytes=walk, eta_error=error)
+
+
+async def real_plain(options: DemoOptions, say: Say) -> Row:
+    async with staged(options, pull_with_bar, say) as stage:
+        data_bytes = await _data_bytes(stage)
+        script = PlainUpgrade(stage.cluster, stage.target, stage.service.backend.driver(stage.cluster.driver), say)
+        begin_s = time.monotonic()
+        result = await script.run(Strategy.DRAIN)
+        wall_s = time.monotonic() - begin_s
+    return told(
+        "real", options.nodes, PLAIN, data_bytes,
+        ended=result, walk_bytes=script.bytes_moved, bytes=script.bytes_moved, wall_s=wall_s, boots_s=script.boots_s,
+    )  # fmt: skip
+
+
+async def _data_bytes(stage: Stage) -> int:
+    """D, by the engine's word: bytes of all shard copies."""
+    async with ClusterClient(stage.urls) as client:
+        outcome = await client.call(Call("GET", "/_stats/store"))
+    if not outcome.ok:
+        raise ShardliftError(f"the size of the data cannot be read: {outcome}")
+    return int(outcome.body["_all"]["total"]["store"]["size_in_bytes"])
