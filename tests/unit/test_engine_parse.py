@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from shardlift.engine import parse, parse_indices, parse_nodes
+from shardlift.engine import calls, parse, parse_indices, parse_nodes
 from shardlift.engine.complaint import complaint
+from shardlift.engine.transport import Call
 from shardlift.model import BackupSeen, CopyState, EngineKind, Health, ShardCopy, Version, VotingSeen
 
 DATA = Path(__file__).parent.parent / "data" / "engine"
@@ -68,6 +69,48 @@ def test_members_with_load(cluster: str) -> None:
         assert (node.processors, node.search_queue, node.write_queue) == (2, 0, 0)
     assert parse_nodes.elected(read(cluster, "members")) in {"n1", "n2"}
     assert parse_nodes.versions(read(cluster, "nodes")) == {kind_and_version(cluster)[1]}
+
+
+def filtered(value: object, paths: list[list[str]]) -> object:
+    """What `filter_path` leaves of an answer. A path that ends at a value keeps all of it."""
+    if any(not path for path in paths):
+        return value
+    if isinstance(value, list):
+        kept = [filtered(one, paths) for one in value]
+        return [one for one in kept if one not in ({}, [])]
+    if not isinstance(value, dict):
+        return {}
+    found = {}
+    for key, inner in value.items():
+        below = [path[1:] for path in paths if path[0] in ("*", key)]
+        left = filtered(inner, below) if below else {}
+        if left not in ({}, []):
+            found[key] = left
+    return found
+
+
+def asked(call: Call, body: dict) -> object:
+    return filtered(body, [path.split(".") for path in call.params["filter_path"].split(",")])
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS)
+def test_what_is_asked_of_members_is_all_that_is_read(cluster: str) -> None:
+    """A thousand nodes, each with its dozens of modules, would tell tens of megabytes at each look."""
+    state, info = read(cluster, "members"), read(cluster, "nodes")
+    for at, node in enumerate(info["nodes"].values()):
+        node["plugins"] = [{"name": "analysis-icu", "version": "1", "description": "words"}] * at
+        node["modules"] = [{"name": f"module-{at}", "description": "words"} for at in range(60)]
+    less_state, less_info = asked(calls.MEMBERS, state), asked(calls.NODES, info)
+    assert parse_nodes.members(less_state, less_info) == parse_nodes.members(state, info)
+    assert parse_nodes.elected(less_state) == parse_nodes.elected(state)
+    assert len(json.dumps(less_info)) < len(json.dumps(info)) / 5
+
+
+def test_a_member_without_roles_has_none() -> None:
+    info = read("opensearch-2.19.4", "nodes")
+    next(iter(info["nodes"].values()))["roles"] = []
+    state = read("opensearch-2.19.4", "members")
+    assert parse_nodes.members(state, asked(calls.NODES, info)) == parse_nodes.members(state, info)
 
 
 def test_a_member_that_gave_no_account_of_itself_is_left_out() -> None:

@@ -14,6 +14,17 @@ _COPY = "routing_table.indices.*.shards.*."
 _COPY_FIELDS = ("index", "shard", "primary", "state", "node", "relocating_node", "unassigned_info.reason")
 _RECOVERY = "*.shards."
 _RECOVERY_FIELDS = ("id", "type", "stage", "start_time_in_millis", "source.name", "target.name", "index.size")
+_MEMBER_FIELDS = ("name", "ephemeral_id", "transport_address")
+# Asked for its plugins a node lists its dozens of modules, too, each with a description.
+_NODE_FIELDS = (
+    "version",
+    "roles",
+    "attributes",
+    "plugins.name",
+    "plugins.version",
+    "jvm.version",
+    "jvm.start_time_in_millis",
+)
 _STATS_FIELDS = (
     "fs.total",
     "process.cpu.percent",
@@ -38,8 +49,13 @@ def _fields(prefix: str, names: tuple[str, ...]) -> str:
 
 ROOT = Call("GET", "/")
 ELECTED = Call("GET", "/_cluster/state/master_node,nodes", {"filter_path": "master_node,nodes.*.name"}, master=True)
-MEMBERS = Call("GET", "/_cluster/state/master_node,nodes", master=True)
-NODES = Call("GET", "/_nodes/jvm,plugins", {"timeout": "3s"})
+MEMBERS = Call(
+    "GET",
+    "/_cluster/state/master_node,nodes",
+    {"filter_path": "master_node,cluster_manager_node," + _fields("nodes.*.", _MEMBER_FIELDS)},
+    master=True,
+)
+NODES = Call("GET", "/_nodes/jvm,plugins", {"filter_path": _fields("nodes.*.", _NODE_FIELDS), "timeout": "3s"})
 VERSIONS = Call("GET", "/_nodes/_all/none", {"filter_path": "nodes.*.version", "timeout": "3s"})
 OWN_VERSION = Call("GET", "/_nodes/_local/none", {"filter_path": "nodes.*.version"})
 PROCESSORS = Call(

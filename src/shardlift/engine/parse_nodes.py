@@ -55,7 +55,7 @@ def _member(node_id: str, entry: Json, own: Json) -> NodeSeen:
         address=entry["transport_address"],
         engine=engine_of(version),
         version=version,
-        roles=frozenset(own["roles"]),
+        roles=frozenset(own.get("roles", ())),
         attributes={str(key): str(value) for key, value in own.get("attributes", {}).items()},
         plugins=tuple(
             sorted(
