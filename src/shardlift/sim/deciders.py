@@ -49,10 +49,13 @@ def takes_none(world: World, node: SimNode) -> bool:
     return any(True for rule in _OF_NODE for _ in rule(world, node))
 
 
-def suits_all(world: World, node: SimNode) -> bool:
-    """Whether `may_remain` objects to no copy on the node whose index has no filters of its own."""
-    above = _used_percent(world, node, 0) > world.in_force.high_percent
-    return not above and not any(_unfit("cluster", world.in_force.filters, node))
+def unsuitable(world: World) -> Iterator[SimNode]:
+    """The nodes on which `may_remain` objects to copies whatever their index. Asked of all nodes at each reroute."""
+    rules = world.in_force
+    filters, high = rules.filters, rules.high_percent
+    for node in world.nodes.values():
+        if _used_percent(world, node, 0) > high or (filters and any(True for _ in _unfit("cluster", filters, node))):
+            yield node
 
 
 def may_remain(world: World, copy: Copy) -> list[Decision]:

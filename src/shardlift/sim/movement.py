@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from shardlift.model import CopyState
 from shardlift.model import Move as Wish
-from shardlift.sim.deciders import allowed, immovable, may_remain, suits_all, takes_none
+from shardlift.sim.deciders import allowed, immovable, may_remain, takes_none, unsuitable
 from shardlift.sim.in_force import own_filters
 from shardlift.sim.parts import Copy, Data, Group, Move, SimIndex, SimNode
 
@@ -54,9 +54,7 @@ def restless(world: World) -> list[Copy]:
     rules = world.in_force
     if rules.low_percent > rules.high_percent:
         return [*world.copies]
-    found = {
-        copy for node in world.nodes.values() if not suits_all(world, node) for copy in world.routing.placed(node.name)
-    }
+    found = {copy for node in unsuitable(world) for copy in world.routing.placed(node.name)}
     for index in world.indices.values():
         if own_filters(index):
             for shard in range(index.primaries):

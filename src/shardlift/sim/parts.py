@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from shardlift.model import CopyState, EngineKind, NodeSeen, ShardCopy, Version
 
@@ -71,7 +72,7 @@ class SimNode:
 
     @property
     def holds_data(self) -> bool:
-        return any(role == "data" or role.startswith("data_") for role in self.roles)
+        return _hold_data(self.roles)
 
     @property
     def eligible(self) -> bool:
@@ -86,6 +87,11 @@ class SimNode:
     def working(self) -> bool:
         """A member whose process lives and answers."""
         return self.up and self.pid is not None and not self.hung
+
+
+@lru_cache(maxsize=64)
+def _hold_data(roles: frozenset[str]) -> bool:
+    return any(role == "data" or role.startswith("data_") for role in roles)
 
 
 @dataclass(slots=True, eq=False)
