@@ -195,25 +195,28 @@ def _begin(world: World, copy: Copy, target: SimNode) -> None:
 
 
 class Flow:
-    """Bytes per second of each recovery under way, until one more begins or one ends."""
+    """Bytes per second of each recovery under way, until one more begins or one ends.
+
+    By the move itself: a number of it (`id`) may be that of one which was cancelled meanwhile.
+    """
 
     def __init__(self, world: World) -> None:
         self.since_s = world.now_s
         whole = world.in_force.recovery_rate
-        self.rates: dict[int, float] = {}
+        self.rates: dict[Move, float] = {}
         sources = Counter(move.source for move in world.moves)
         targets = Counter(move.target for move in world.moves)
         for move in world.moves:
             busiest = max(sources[move.source], targets[move.target])
             slowest = max(world.nodes[name].slowness for name in (move.source, move.target))
-            self.rates[id(move)] = whole / busiest / slowest
+            self.rates[move] = whole / busiest / slowest
 
     @classmethod
     def known(cls, world: World, since_s: float, rates: list[float | None]) -> Flow:
         """A flow that was written down: a rate for each of the world's moves, None for one that came later."""
         flow = cls(world)
         flow.since_s = since_s
-        flow.rates = {id(move): rate for move, rate in zip(world.moves, rates, strict=True) if rate is not None}
+        flow.rates = {move: rate for move, rate in zip(world.moves, rates, strict=True) if rate is not None}
         return flow
 
 
@@ -222,12 +225,12 @@ def _plan_next(world: World) -> None:
     flow = world.flow
     if flow is not None:
         for move in world.moves:
-            move.left_bytes -= flow.rates.get(id(move), 0.0) * (world.now_s - flow.since_s)
+            move.left_bytes -= flow.rates.get(move, 0.0) * (world.now_s - flow.since_s)
     world.flow = flow = Flow(world)
     if not world.moves:
         return
     number = world.new_flow()
-    seconds = min(max(move.left_bytes, 0.0) / flow.rates[id(move)] for move in world.moves)
+    seconds = min(max(move.left_bytes, 0.0) / flow.rates[move] for move in world.moves)
     world.later(seconds, "flowed", number)
 
 
@@ -235,7 +238,7 @@ def _flowed(world: World, number: int) -> str:
     if number != world.flow_number or world.flow is None:
         return ""
     for move in world.moves:
-        move.left_bytes -= world.flow.rates.get(id(move), 0.0) * (world.now_s - world.flow.since_s)
+        move.left_bytes -= world.flow.rates.get(move, 0.0) * (world.now_s - world.flow.since_s)
     world.flow.since_s = world.now_s
     done = [move for move in world.moves if move.left_bytes <= 1]
     lines = [_finish(world, move) for move in done if move in world.moves]

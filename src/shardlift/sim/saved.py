@@ -103,7 +103,7 @@ def _restore(world: World, document: Mapping[str, Any]) -> None:
 def _rates(world: World) -> Document | None:
     if world.flow is None:
         return None
-    return {"since_s": world.flow.since_s, "rates": [world.flow.rates.get(id(move)) for move in world.moves]}
+    return {"since_s": world.flow.since_s, "rates": [world.flow.rates.get(move) for move in world.moves]}
 
 
 def _due(entry: tuple[float, int, Any]) -> list[Any]:
