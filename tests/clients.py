@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import re
 import threading
 import time
@@ -191,7 +192,9 @@ def until(read: Callable[[], T], good: Callable[[T], bool]) -> T:
 @contextmanager
 def ground() -> Iterator[Ground]:
     """A server on an empty home in memory, with two projects. It has ended when this does, and its home is gone."""
-    configured = structlog.is_configured()
+    before = structlog.get_config() if structlog.is_configured() else None
+    # Requests are logged at this level, whatever a test before has chosen.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG))
     try:
         with temporary_home() as home, capture_logs() as logged:
             with _running(home) as made:
@@ -201,8 +204,9 @@ def ground() -> Iterator[Ground]:
             assert "request" in told
             assert not [secret for secret in secrets if secret in told]
     finally:
-        if not configured:  # capturing counts as a choice, which nobody has made
-            structlog.reset_defaults()
+        structlog.reset_defaults()
+        if before is not None:
+            structlog.configure(**before)
 
 
 @contextmanager
