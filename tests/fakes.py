@@ -216,6 +216,9 @@ class FakeService:
                 return one
         raise NotFoundError(f"no cluster {ref}", field="cluster", value=ref)
 
+    async def spares(self, cluster: Cluster) -> tuple[Node, ...]:
+        return ()
+
     async def node_states(self, cluster: Cluster) -> dict[str, NodeState]:
         return self.states
 
