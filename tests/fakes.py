@@ -219,7 +219,7 @@ class FakeService:
     async def spares(self, cluster: Cluster) -> tuple[Node, ...]:
         return ()
 
-    async def node_states(self, cluster: Cluster) -> dict[str, NodeState]:
+    async def node_states(self, cluster: Cluster, _spares: Sequence[Node] = ()) -> dict[str, NodeState]:
         return self.states
 
     async def check(self, request: UpgradeRequest) -> CheckReport:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -191,7 +191,7 @@ class FakeService:
     async def spares(self, cluster: Cluster) -> tuple[Node, ...]:
         return ()
 
-    async def node_states(self, cluster: Cluster) -> dict[str, NodeState]:
+    async def node_states(self, cluster: Cluster, _spares: Sequence[Node] = ()) -> dict[str, NodeState]:
         first, *others = cluster.nodes
         silent = {node.name: NodeState(None, None, False) for node in others}
         return {first.name: NodeState(4711, "2.19.4", True), **silent}

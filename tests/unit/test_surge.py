@@ -167,8 +167,9 @@ async def test_after_a_failure_the_spare_waits_for_the_retry(fast_home: Path) ->
         assert len(spares_of(lab)) == 1
         assert await lab.service.leases.claimable() == (), "nothing is to be done until somebody says so"
         cluster = await lab.service.cluster(lab.cluster.id)
-        states = await lab.service.node_states(cluster)
-        shown = [(spare.name, states[spare.name].answers) for spare in await lab.service.spares(cluster)]
+        spares = await lab.service.spares(cluster)
+        states = await lab.service.node_states(cluster, spares)
+        shown = [(spare.name, states[spare.name].answers) for spare in spares]
         assert shown == [(task.plan.nodes[0].spare, True)], "people are shown what else runs"
         lab.world.mend()
         await lab.service.retry(task.id)

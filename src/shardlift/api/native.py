@@ -90,7 +90,8 @@ async def list_clusters(caller: In, start: Start = 1, limit: Limit = 100) -> Clu
 @router.get("/clusters/{cluster}", summary="A cluster and the state of its nodes", responses=native_errors_of(404, 502))
 async def show_cluster(found: InPath) -> ClusterDocument:
     """With each node's process and the version that the node itself reports; spare nodes too."""
-    states, spares = await found.service.node_states(found.cluster), await found.service.spares(found.cluster)
+    spares = await found.service.spares(found.cluster)
+    states = await found.service.node_states(found.cluster, spares)
     return ClusterDocument.model_validate(documents.cluster_document(found.cluster, states, spares))
 
 

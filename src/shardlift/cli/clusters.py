@@ -147,7 +147,8 @@ async def _seen(
     cluster = await service.cluster(ref, None if project is None else await service.project_id(project))
     routes = await service.routes.of_cluster(cluster)
     route = await document_of(service, routes[0]) if routes else None
-    return cluster, await service.node_states(cluster), await service.spares(cluster), route
+    spares = await service.spares(cluster)
+    return cluster, await service.node_states(cluster, spares), spares, route
 
 
 async def _delete(service: Service, ref: str, project: str | None) -> Cluster:

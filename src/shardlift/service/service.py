@@ -161,8 +161,8 @@ class Service:
         """Spare nodes that upgrades of the cluster have made and that are not gone yet."""
         return await self.details.spares(cluster.id)
 
-    async def node_states(self, cluster: Cluster) -> dict[str, NodeState]:
-        """Each node's process and the version that it reports itself, by node name; those of spare nodes too."""
+    async def node_states(self, cluster: Cluster, spares: Sequence[Node] = ()) -> dict[str, NodeState]:
+        """Each node's process and the version that it reports itself, by node name; those of `spares` too."""
         driver = self.backend.driver(cluster.driver)
         versions: dict[str, str] = {}
         engine = self.backend.engine(cluster)
@@ -172,7 +172,7 @@ class Service:
         finally:
             await engine.close()
         states = {}
-        for node in (*cluster.nodes, *await self.spares(cluster)):
+        for node in (*cluster.nodes, *spares):
             process = await driver.process(node)
             version = versions.get(node.name)
             states[node.name] = NodeState(None if process is None else process.pid, version, version is not None)
