@@ -35,7 +35,11 @@ async def real(options: DemoOptions, say: Say) -> Row:
         await running
         task = await service.task(task.id)
         seen = of_task(task)
-        rows = await service.backend.engine(stage.cluster).recoveries()
+        engine = service.backend.engine(stage.cluster)
+        try:
+            rows = await engine.recoveries()
+        finally:
+            await engine.close()
         last_ms = int(seen["end_s"] * 1000)
         after = sum(one.bytes for one in rows if one.started_at_ms > last_ms)
     ended_s = task.ended_at.timestamp() if task.ended_at else seen["end_s"]
