@@ -2,9 +2,10 @@
 nothing but answer the same bytes, and beside moto's describe call.
 
 Servers are real processes: `shardlift serve` on a home that was filled before, `bench_bare.py` with the same server
-settings, and `moto_server` from a venv of its own. The load comes from another process. All are asked in turn, round
-after round, so that what else the machine does meets all of them alike. Beside requests a second stands the CPU time
-of the server for one, which other work on the machine disturbs less.
+settings, and `moto_server` from a venv of its own. The load comes from other processes, on another core. All are asked
+in another order each round, for a third of a second each: the machine's speed changes by a third within seconds, and so
+what it does meets all of them alike. How a row compares with the first is told round by round, by the median of the
+rounds' quotients. Beside requests a second stands the CPU time of the server for one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import shutil
 import socket
 import sqlite3
@@ -42,6 +44,7 @@ NODES = (1, 10, 100, 1_000)
 _START_S = 120
 # A client's first request goes the long way; those of so many clients are through in a second, by far.
 _LEARNT_PER_S = 100
+_SAID_EVERY = 10
 _MOTO_SCOPE = "mock/20261124/us-east-1/es/aws4_request"
 _MOTO_HEADERS = {
     "Authorization": f"AWS4-HMAC-SHA256 Credential={_MOTO_SCOPE}, SignedHeaders=host, Signature=0",
@@ -63,31 +66,46 @@ class Server:
     headers: dict[str, str] = field(default_factory=dict)
     home: Path = Path()
     rows: list[dict[str, float]] = field(default_factory=list)
+    load: subprocess.Popen[str] | None = None
 
-    def measure(self, seconds: float, connections: int) -> dict[str, float]:
+    def measure(self, seconds: float) -> dict[str, float]:
+        assert self.load is not None, "load_on() comes first"
+        assert self.load.stdin is not None
+        assert self.load.stdout is not None
+        before = self._cpu_s()
+        self.load.stdin.write(f"{seconds}\n")
+        self.load.stdin.flush()
+        row: dict[str, float] = json.loads(self.load.stdout.readline())
+        row["cpu_us"] = (self._cpu_s() - before) / row["count"] * 1e6
+        if row["failed"]:
+            raise SystemExit(f"{self.name}: {row['failed']} of {row['count']} answers were no 200")
+        self.rows.append(row)
+        return row
+
+    @contextmanager
+    def load_on(self, connections: int) -> Iterator[None]:
+        """A process that asks this server and no other, with all its requests signed, as long as this is open."""
         job = {
             "port": self.port,
             "paths": list(self.paths),
             "ak": self.ak,
             "sk": self.sk,
             "headers": self.headers,
-            "seconds": seconds,
             "connections": connections,
         }
         command = [sys.executable, str(ROOT / "tools/bench_load.py")]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as load:
-            assert load.stdin is not None
-            assert load.stdout is not None
-            json.dump(job, load.stdin)
-            load.stdin.close()
-            assert load.stdout.readline() == "ready\n"
-            before = self._cpu_s()
-            row: dict[str, float] = json.loads(load.stdout.read())
-            row["cpu_us"] = (self._cpu_s() - before) / row["count"] * 1e6
-        if row["failed"]:
-            raise SystemExit(f"{self.name}: {row['failed']} of {row['count']} answers were no 200")
-        self.rows.append(row)
-        return row
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as self.load:
+            _pin(self.load.pid, -1)
+            assert self.load.stdin is not None
+            assert self.load.stdout is not None
+            self.load.stdin.write(json.dumps(job) + "\n")
+            self.load.stdin.flush()
+            if self.load.stdout.readline() != "ready\n":
+                raise SystemExit(f"{self.name}: its load did not start")
+            try:
+                yield
+            finally:
+                self.load.stdin.close()
 
     def of_one(self, name: str) -> Server:
         """The same process, asked for its first path alone."""
@@ -96,9 +114,19 @@ class Server:
     def middle(self, key: str) -> float:
         return statistics.median(row[key] for row in self.rows)
 
+    def beside(self, other: Server) -> float:
+        """How many times the other's requests a second, by the median of the rounds."""
+        return statistics.median(mine["per_s"] / its["per_s"] for mine, its in zip(self.rows, other.rows, strict=True))
+
     def _cpu_s(self) -> float:
         processes = [self.process, *self.process.children(recursive=True)]
         return sum(sum(one.cpu_times()[:2]) for one in processes)
+
+
+def _pin(pid: int, core: int) -> None:
+    """A server on the first core and the load on the last: else the two now and then share one, or change places."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(pid, {cores[core]})
 
 
 @contextmanager
@@ -111,6 +139,7 @@ def _process(command: list[str], **environment: str) -> Iterator[subprocess.Pope
         stderr=subprocess.DEVNULL,
         text=True,
     )
+    _pin(process.pid, 0)
     try:
         yield process
     finally:
@@ -227,8 +256,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="tasks in a home")
     parser.add_argument("--nodes", type=int, nargs="*", default=NODES, help="nodes a task, ten tasks a home")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=1, help="of load, each time: short, so that all have the same")
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument(
+        "--seconds", type=float, default=0.3, help="of load, each time: short, so that all have the same"
+    )
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--json", action="store_true", help="one JSON document in place of tables")
     options = parser.parse_args(arguments)
@@ -268,14 +299,22 @@ def run(options: argparse.Namespace, folder: Path, stack: ExitStack) -> None:
     other = stack.enter_context(moto())
     everyone = [*(server for name in ours for server in (ours[name], bares[name])), other]
     for one in everyone:  # the first time everything is loaded, and each client has been seen
-        one.measure(1 + len(one.paths) / _LEARNT_PER_S, options.connections)
+        stack.enter_context(one.load_on(options.connections))
+        one.measure(1 + len(one.paths) / _LEARNT_PER_S)
         one.rows.clear()
-    for at in range(options.rounds):
-        say(f"round {at + 1} of {options.rounds}, load average {os.getloadavg()[0]:.1f}")
-        for one in everyone:
-            one.measure(options.seconds, options.connections)
+    measure(everyone, options.rounds, options.seconds)
     changed = {name: after_a_change(server, server.home, 30) for name, server in ours.items()}
     report(ours, bares, other, changed, sizes, as_json=options.json)
+
+
+def measure(everyone: list[Server], rounds: int, seconds: float) -> None:
+    """In another order each round: what comes right after a server that wears the caches out differs from the rest."""
+    chance = random.Random(1)  # noqa: S311  (no secret)
+    for at in range(rounds):
+        if at % _SAID_EVERY == 0:
+            say(f"round {at + 1} of {rounds}, load average {os.getloadavg()[0]:.1f}")
+        for one in chance.sample(everyone, len(everyone)):
+            one.measure(seconds)
 
 
 def report(
@@ -288,12 +327,15 @@ def report(
     as_json: bool,
 ) -> None:
     rows = []
+    first = next(iter(ours))
     for name, server in ours.items():
         beside = bares[name]
         rows.append(
             {
                 "home": name,
-                "of_bare": server.middle("per_s") / beside.middle("per_s"),
+                "of_first": server.beside(ours[first]),
+                "bare_of_first": beside.beside(bares[first]),
+                "of_bare": server.beside(beside),
                 "of_bare_cpu": beside.middle("cpu_us") / server.middle("cpu_us"),
                 "times_moto": server.middle("per_s") / moto_server.middle("per_s"),
                 "per_s": server.middle("per_s"),
@@ -312,9 +354,11 @@ def report(
     if as_json:
         json.dump({"shardlift": rows, "others": others}, sys.stdout, indent=1)
         return
-    console = Console(width=150)
+    console = Console(width=180)
     table = Table("UpgradeDetail of Shardlift", box=None, pad_edge=False)
     heads = (
+        "/ first row",
+        "bare / its first",
         "/ bare",
         "/ bare, by CPU",
         "x moto",
@@ -330,7 +374,7 @@ def report(
     for row in rows:
         table.add_row(
             str(row["home"]),
-            f"{row['of_bare']:.2f}",
+            *(f"{row[key]:.2f}" for key in ("of_first", "bare_of_first", "of_bare")),
             f"{row['of_bare_cpu']:.2f}",
             f"{row['times_moto']:.1f}",
             f"{row['per_s']:,.0f}",

@@ -21,6 +21,8 @@ from shardlift.store import PageState
 _PAGES_MAX_BYTES = 32 << 20
 _PARTS_MAX_BYTES = 32 << 20
 _TRIES = 3
+_NEVER = -1
+_SIMULATED = "sim"
 
 
 class Asked(NamedTuple):
@@ -41,11 +43,20 @@ class Page:
     """
 
     mark: int
-    state: PageState
     images: tuple[Image, ...]
+    simulated: bool
+    head: bytes
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...]
-    head: bytes
+    state: PageState
+
+    def holds(self, mark: int, images: tuple[Image, ...]) -> bool:
+        """Whether it is known, without asking, to hold at the database's `mark`; so False says little."""
+        return self.mark == mark and self.images is images
+
+    def drop(self) -> None:
+        """Whoever still has it finds that it never holds, and that it takes next to no memory."""
+        self.mark, self.body = _NEVER, b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +77,7 @@ class DetailPages:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._details = service.details
-        self._pages: Bounded[Asked, Page] = Bounded(_PAGES_MAX_BYTES)
+        self._pages: Bounded[Asked, Page] = Bounded(_PAGES_MAX_BYTES, Page.drop)
         self._parts: Bounded[str, _Part] = Bounded(_PARTS_MAX_BYTES)
 
     def kept(self, asked: Asked, mark: int, images: tuple[Image, ...]) -> Page | None:
@@ -76,10 +87,9 @@ class DetailPages:
         when the mark is a new one.
         """
         page = self._pages.get(asked)
-        if page is None:
+        if page is None or page.images != images:
             return None
-        if page.images is not images and page.images != images:
-            return None
+        page.images = images
         if page.mark != mark:
             if page.state != self._state(asked):
                 return None
@@ -102,7 +112,8 @@ class DetailPages:
                 body = _joined(state.total, parts)
                 headers = _headers(body)
                 head = b"".join(b"%b: %b\r\n" % header for header in headers) + b"x-request-id: "
-                self._pages.put(asked, Page(mark, state, images, body, headers, head), len(body))
+                page = Page(mark, images, state.driver == _SIMULATED, head, body, headers, state)
+                self._pages.put(asked, page, len(body))
                 return body
         return await self._whole(asked, images)
 

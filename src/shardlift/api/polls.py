@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import random
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,6 @@ _PATH = re.compile(
     rb"/v1\.0/([0-9a-f]{32})/clusters/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})/upgrade/detail"
 )
 _CLIENTS_MAX_BYTES = 8 << 20
-_SIMULATED = "sim"
 _USED_EVERY = timedelta(seconds=10)
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _CHANCE = random.Random()  # noqa: S311  (an id of a request is no secret, only its own)
@@ -66,11 +66,18 @@ class _Known:
 
 @dataclass(slots=True)
 class _Client:
-    """Whose request the long way has answered: how it signs, for what it asks, and what is known of its key."""
+    """Whose request the long way has answered: how it signs, for what it asks, what is known of its key, and the page
+    that it was given last.
+
+    When many clusters are polled in turn nothing of this is in the processor's cache, so few pieces of memory are
+    looked at: what clients have in common is kept once.
+    """
 
     signed: Repeated
-    asked: Asked
+    project_id: str
     known: _Known
+    page: Page | None
+    asked: Asked
 
 
 class Polls:
@@ -125,10 +132,10 @@ class Polls:
         if page is None:
             await self._app(scope, receive, self._learning(scope, shape, authorization, send))
             return
-        request_id = _new_id()
+        request_id, body = _new_id(), page.body  # which the page may lose while we wait
         headers = [*page.headers, (b"x-request-id", request_id.encode())]
         await send({"type": "http.response.start", "status": _OK, "headers": headers})
-        await send({"type": "http.response.body", "body": page.body})
+        await send({"type": "http.response.body", "body": body})
         if self._tells():
             took_ms = round((time.monotonic() - began_s) * 1000)
             told = {"method": "GET", "path": scope["path"], "status": _OK, "took_ms": took_ms}
@@ -174,14 +181,16 @@ class Polls:
     def _kept(
         self, client: _Client, date: bytes, authorization: bytes, mark: int, images: tuple[Image, ...]
     ) -> Page | None:
-        asked, known = client.asked, client.known
+        known = client.known
         key = known.key
-        if key is None or key.project_id != asked.project_id:
+        if key is None or key.project_id != client.project_id:
             return None
         now = self._clock.now()
         client.signed.verify(authorization, date, known.secrets_at(key, now), now)
-        page = self._pages.kept(asked, mark, images)
-        if page is None or (page.state.driver == _SIMULATED and self._disturbed(asked.cluster_id)):
+        page = client.page
+        if page is None or not page.holds(mark, images):
+            client.page = page = self._pages.kept(client.asked, mark, images)
+        if page is None or (page.simulated and self._disturbed(client.asked.cluster_id)):
             return None
         # A request that finds no room goes the long way to be told so, and finds none there either.
         if self._limits.keys.take(key.ak):
@@ -214,7 +223,9 @@ class Polls:
             if known is None:
                 known = _Known()
                 self._keys.put(signed.ak, known)
-            self._clients.put(shape, _Client(signed, asked, known), 2 * (len(authorization) + len(shape)))
+            project_id = sys.intern(asked.project_id)
+            weight = 2 * (len(authorization) + len(shape))
+            self._clients.put(shape, _Client(signed, project_id, known, None, asked), weight)
 
 
 def _may_be_poll(scope: Scope) -> bool:
