@@ -49,6 +49,12 @@ class Settings(BaseSettings):
         default=600, gt=0, description="how long sub-step 1 waits for what passes: a snapshot, shards on the move"
     )
     handover_timeout_s: float = Field(default=30, gt=0, description="bound of sub-step 2")
+    lease_timeout_s: float = Field(
+        default=45,
+        ge=0,
+        description="how long sub-step 4 waits, in place, until the engine has noted that the node's copies have what "
+        "was written lately; it does so every 30 s, and else copies their files when the node is back",
+    )
     stop_timeout_s: float = Field(default=60, gt=0, description="SIGTERM to SIGKILL, sub-step 6")
     boot_timeout_s: float = Field(default=300, gt=0, description="process start to HTTP answer, sub-step 10")
     rejoin_timeout_s: float = Field(default=600, gt=0, description="bound of joining and settling, sub-step 11")

@@ -118,7 +118,17 @@ RUNNING_WORK = Call(
 DANGLING = Call("GET", "/_dangling", {"filter_path": "dangling_indices.index_name,_nodes.failed"})
 RUNNING_SNAPSHOTS = Call("GET", "/_snapshot/_status", {"filter_path": "snapshots.snapshot"}, master=True)
 REPOSITORIES = Call("GET", "/_snapshot/_all", master=True)
+_RETAINED = "nodes.*.indices.shards.*.*."
+_RETAINED_FIELDS = ("docs.count", "store.size_in_bytes", "seq_no.global_checkpoint", "retention_leases.leases")
 CLIENT_REQUESTS = Call("GET", "/_tasks", {"nodes": "_local", "actions": "indices:data/*", "group_by": "none"})
+
+
+def retained(node: str) -> Call:
+    return Call(
+        "GET",
+        f"/_nodes/{quote(node, safe='')}/stats/indices/docs,store",
+        {"level": "shards", "filter_path": _fields(_RETAINED, _RETAINED_FIELDS)},
+    )
 
 
 def health(*, wait_settled: bool, wait_status: Health | None, timeout_s: float) -> Call:

@@ -18,11 +18,14 @@ from shardlift.model import (
     Move,
     MoveVerdict,
     Recovery,
+    RetainedCopy,
     ShardCopy,
     VotingSeen,
 )
 
 Json = Any
+
+_PEER_LEASE = "peer_recovery/"
 
 
 def health(body: Json) -> HealthSeen:
@@ -223,6 +226,32 @@ def client_requests(body: Json) -> int:
     not end as long as the node holds shards.
     """
     return sum(1 for task in body.get("tasks", ()) if "parent_task_id" not in task)
+
+
+def retained(body: Json) -> tuple[RetainedCopy, ...]:
+    """Copies of the one node asked for, from `_nodes/NODE/stats?level=shards`. Those without a lease are left out."""
+    found = [
+        _retained(node_id, index, int(number), copy)
+        for node_id, node in body.get("nodes", {}).items()
+        for index, shards in node["indices"]["shards"].items()
+        for shard in shards
+        for number, copy in shard.items()
+    ]
+    return tuple(one for one in found if one is not None)
+
+
+def _retained(node_id: str, index: str, shard: int, copy: Json) -> RetainedCopy | None:
+    leases = {one["id"]: one["retaining_seq_no"] for one in copy.get("retention_leases", {}).get("leases", ())}
+    own = leases.get(f"{_PEER_LEASE}{node_id}")
+    if own is None or sum(name.startswith(_PEER_LEASE) for name in leases) == 1:
+        return None
+    return RetainedCopy(
+        index=index,
+        shard=shard,
+        docs=copy["docs"]["count"],
+        behind=max(copy["seq_no"]["global_checkpoint"] + 1 - own, 0),
+        bytes=copy["store"]["size_in_bytes"],
+    )
 
 
 def recoveries(body: Json) -> tuple[Recovery, ...]:

@@ -15,6 +15,7 @@ from shardlift.model import (
     NodeSeen,
     Observation,
     Recovery,
+    RetainedCopy,
     ShardCopy,
     VotingSeen,
 )
@@ -95,6 +96,9 @@ class Engine(Protocol):
 
     async def flush(self) -> None:
         """Flushes all indices (synced where the engine still has that), so that copies differ by few operations."""
+
+    async def retained(self, node: str) -> tuple[RetainedCopy, ...]:
+        """Of each copy on the node whose shard has others, and for which the engine keeps a lease: what it retains."""
 
     async def in_flight(self, node: str) -> int | None:
         """Data and search requests being worked on by the node now; None when unknown."""

@@ -29,6 +29,7 @@ from shardlift.model import (
     NodeSeen,
     Observation,
     Recovery,
+    RetainedCopy,
     ShardCopy,
     Version,
     VotingSeen,
@@ -177,6 +178,9 @@ class RestEngine:
     async def flush(self) -> None:
         synced = _before(await self._oldest_elasticsearch(), _PLAIN_FLUSH)
         await self._transport.ask(calls.flush(synced=synced))
+
+    async def retained(self, node: str) -> tuple[RetainedCopy, ...]:
+        return await self._ask(calls.retained(node), parse.retained)
 
     async def in_flight(self, node: str) -> int | None:
         try:

@@ -31,6 +31,7 @@ from shardlift.model.observation import (
     Observation,
     PluginSeen,
     Recovery,
+    RetainedCopy,
     ShardCopy,
     VotingSeen,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "PluginSeen",
     "Policy",
     "Recovery",
+    "RetainedCopy",
     "Route",
     "RouteStatus",
     "Severity",

@@ -13,6 +13,8 @@ from functools import cached_property
 
 from shardlift.model.image import EngineKind, Version
 
+_LEASE_SHARE = 0.05
+
 
 class Health(StrEnum):
     GREEN = "green"
@@ -331,6 +333,31 @@ class MoveVerdict:
     move: Move
     allowed: bool
     decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetainedCopy:
+    """What the engine would have to send a copy that comes back: operations it retains for it, or all files.
+
+    `behind`: operations that its peer recovery retention lease still retains although the copy has them. Leases are
+    renewed every 30 s. `docs`: documents of the shard.
+    """
+
+    index: str
+    shard: int
+    docs: int
+    behind: int
+    bytes: int
+
+    @property
+    def rebuilt(self) -> bool:
+        """Whether the copy's files would be sent anew although it kept them, were its node to leave now.
+
+        The engines end the lease of a copy that is away when it retains more operations than a tenth of the shard's
+        documents (`index.recovery.file_based_threshold`; ReplicationTracker, Elasticsearch from 7.6 on and OpenSearch),
+        and without a lease copy files. Half of that here: clients write on until the node has left.
+        """
+        return self.behind > self.docs * _LEASE_SHARE
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from shardlift.model import (
     NodeSeen,
     Observation,
     Recovery,
+    RetainedCopy,
     ShardCopy,
     VotingSeen,
 )
@@ -161,6 +162,10 @@ class SimEngine:
         async with self._call("flush", effect=True):
             return
 
+    async def retained(self, node: str) -> tuple[RetainedCopy, ...]:
+        async with self._call("retained", node, master=False) as world:
+            return tuple(_retained(world, copy) for copy in world.copies_on(node) if len(world.group(copy.group)) > 1)
+
     async def in_flight(self, node: str) -> int | None:
         self._world.advance()
         return self._world.requests.get(node, 0) if self._world.nodes[node].working else None
@@ -247,6 +252,12 @@ def _health(world: World, *, timed_out: bool) -> HealthSeen:
         pending_tasks=0,
         timed_out=timed_out,
     )
+
+
+def _retained(world: World, copy: Copy) -> RetainedCopy:
+    index, docs = world.indices[copy.index], max(copy.documents, 1)
+    behind = docs if world.now_s < index.leases_renewed_s else 0
+    return RetainedCopy(copy.index, copy.shard, docs, behind, index.copy_bytes)
 
 
 def _shards(world: World, *, sizes: bool) -> tuple[ShardCopy, ...]:

@@ -173,6 +173,8 @@ def _begin(world: World, copy: Copy, target: SimNode) -> None:
     primary = world.primary(copy.group)
     assert primary is not None, "the decider replica_after_primary_active has said so"
     data = target.disk.get(copy.group)
+    if data is not None and not data.leased:
+        data = None
     size = world.indices[copy.index].copy_bytes if data is None else _REPLAY_BYTES
     if copy.state is CopyState.STARTED:
         world.routing.put(copy, CopyState.RELOCATING, copy.node, target.name)

@@ -17,10 +17,14 @@ LOAD_1M = 0.1
 
 @dataclass(slots=True)
 class Data:
-    """What lies in a data path for one shard: operations up to `documents`, under the allocation id `aid`."""
+    """What lies in a data path for one shard: operations up to `documents`, under the allocation id `aid`.
+
+    `leased`: the operations that it misses were retained for it, so its files need not be sent anew.
+    """
 
     aid: int
     documents: int
+    leased: bool = True
 
 
 @dataclass(slots=True, eq=False)
@@ -150,7 +154,8 @@ class IndexSpec:
 
 @dataclass(slots=True, eq=False)
 class SimIndex:
-    """An index. `settings` are flat `index.*` keys."""
+    """An index. `settings` are flat `index.*` keys. `leases_renewed_s`: until then the retention leases of its copies
+    do not know what was loaded."""
 
     name: str
     primaries: int
@@ -160,6 +165,7 @@ class SimIndex:
     created_on: Version
     settings: dict[str, str]
     closed: bool = False
+    leases_renewed_s: float = 0.0
 
     @property
     def expands(self) -> bool:

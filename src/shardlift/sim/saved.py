@@ -114,11 +114,11 @@ def _due(entry: tuple[float, int, Any]) -> list[Any]:
 
 
 def _disk(disk: Mapping[Group, Data]) -> list[list[Any]]:
-    return [[*group, data.aid, data.documents] for group, data in disk.items()]
+    return [[*group, data.aid, data.documents, data.leased] for group, data in disk.items()]
 
 
 def _restored_disk(rows: list[list[Any]]) -> dict[Group, Data]:
-    return {(index, shard): Data(aid, documents) for index, shard, aid, documents in rows}
+    return {(index, shard): Data(*data) for index, shard, *data in rows}
 
 
 def _node(node: SimNode) -> Document:

@@ -337,6 +337,11 @@ class World:
         self.advance()
         membership.wake(self, self.nodes[name])
 
+    def load_at_once(self, index: str, *, renewed_after_s: float = 30.0) -> None:
+        """As after a bulk load: until the engine renews them, which it does every 30 s, leases retain all of it."""
+        self.advance()
+        self.indices[index].leases_renewed_s = self.now_s + renewed_after_s
+
     # inner work
 
     def changed(self) -> None:
@@ -352,4 +357,5 @@ class World:
         replaying = [move.copy for move in self.moves if move.replay and move.target == node.name]
         for copy in self.copies_on(node.name):
             if copy.serving or copy in replaying:
-                node.disk[copy.group] = Data(copy.aid, copy.documents)
+                leased = self.now_s >= self.indices[copy.index].leases_renewed_s
+                node.disk[copy.group] = Data(copy.aid, copy.documents, leased)

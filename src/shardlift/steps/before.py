@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from shardlift.checks import Subject, check_node
 from shardlift.errors import EngineError
-from shardlift.model import Finding, Health, Observation, Severity
+from shardlift.model import Finding, Health, Observation, RetainedCopy, Severity
 from shardlift.steps.context import READING_REST, AbortedError, Outcome, StepContext, StepFailedError
 from shardlift.steps.ledger import VOTING
 
 ALLOCATION_ENABLE = "cluster.routing.allocation.enable"
+_NAMED = 10
+# A smaller copy is not worth a wait: one that is written all over each half minute would always be behind.
+_WORTH_BYTES = 2**20
 # Rules whose objection goes away without anybody's doing; a red cluster is given less time than the others.
 _PASSING = frozenset({"cluster_healthy", "cluster_state_at_rest", "load_low", "no_running_snapshot", "no_running_work"})
 
@@ -112,11 +115,48 @@ async def allocation_hold(ctx: StepContext) -> Outcome:
     """
     if not (ctx.strategy.keeps_data or ctx.plan.takes_over):
         return Outcome("Not needed: no copy is missed while the node is away.")
+    rebuilt = await _leases_renewed(ctx)
+    told: dict[str, object] = {}
+    if rebuilt:
+        told = {"rebuilt": [f"{one.index}[{one.shard}]" for one in rebuilt[:_NAMED]], "rebuilt_copies": len(rebuilt)}
     await ctx.ledger.set_value(ALLOCATION_ENABLE, "primaries")
     ctx.check_lease()
     try:
         await ctx.engine.flush()
     except EngineError as error:
         # A flush only shortens the recovery; without it the node replays more operations.
-        return Outcome(f"Replicas wait for the node. The flush did not end well: {error.message}")
+        return Outcome(f"Replicas wait for the node. The flush did not end well: {error.message}", told)
+    if rebuilt:
+        return Outcome(
+            "Replicas wait for the node to return, and all indices are flushed. Clients write so much that files of "
+            f"{len(rebuilt)} of the node's copies may be copied anew then.",
+            told,
+        )
     return Outcome("Replicas wait for the node to return, and all indices are flushed.")
+
+
+async def _leases_renewed(ctx: StepContext) -> tuple[RetainedCopy, ...]:
+    """Waits until the node's copies would get back what they miss as operations. Returns those that would not.
+
+    The engines renew retention leases every 30 s. A copy whose node leaves before that, after much was written, loses
+    its lease, and then all of its files are sent although it has them.
+    """
+    rebuilt: tuple[RetainedCopy, ...] = ()
+    async for _ in ctx.rounds(ctx.settings.lease_timeout_s):
+        try:
+            rebuilt = tuple(
+                one for one in await ctx.engine.retained(ctx.node.name) if one.rebuilt and one.bytes >= _WORTH_BYTES
+            )
+        except EngineError as error:
+            await ctx.report({"waiting_for": f"an answer of the cluster: {error.message}"})
+            continue
+        if not rebuilt:
+            break
+        size_bytes = sum(one.bytes for one in rebuilt)
+        await ctx.report(
+            {
+                "waiting_for": f"the engine to note what {len(rebuilt)} of the node's copies have, as it does every "
+                f"30 s; else {size_bytes:,} bytes would be copied anew"
+            }
+        )
+    return rebuilt
