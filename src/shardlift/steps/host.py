@@ -6,7 +6,7 @@ import asyncio
 
 from shardlift.checks import only_copies
 from shardlift.model import Health
-from shardlift.steps.context import Outcome, StepContext, StepFailedError
+from shardlift.steps.context import BOOT_PAUSE_S, Outcome, StepContext, StepFailedError
 from shardlift.steps.migration import EXCLUDE_NAME
 from shardlift.steps.spare import take_over
 
@@ -174,7 +174,7 @@ async def node_start(ctx: StepContext) -> Outcome:
         ctx.check_lease()
     process = await ctx.driver.start(ctx.node)
     await ctx.report({"waiting_for": "the engine to answer HTTP", "pid": process.pid})
-    async for _ in ctx.rounds(ctx.settings.boot_timeout_s):
+    async for _ in ctx.rounds(ctx.settings.boot_timeout_s, pause_last_s=BOOT_PAUSE_S):
         if await ctx.engine.answers(ctx.node.name):
             boot_s = ctx.clock.elapsed_s() - begun_s
             return Outcome(
