@@ -18,6 +18,7 @@ from shardlift.service.requests import UpgradeRequest
 
 _SAMPLE_REAL_S = 1.0
 _RENEWED_WITHIN_S = 60.0  # twice the engines' interval
+_STEADY_S = 12.0  # a little more than the engines' interval
 
 
 async def real(options: DemoOptions, say: Say) -> Row:
@@ -66,7 +67,8 @@ async def _rested(stage: Stage) -> int:
     """D, by the engine's word: bytes of all shard copies, of a cluster that was not loaded this very minute.
 
     So the engine has renewed its retention leases: a node that keeps its data waits for that itself, and here it would
-    be measured as part of the walk. And all that was written is in files: D was told a fifth too small otherwise.
+    be measured as part of the walk. And all that was written is in files, of whose sizes the engine has heard: it looks
+    each 10 s (`index.store.stats_refresh_interval`), and told a D up to a third too small before.
     """
     engine = stage.service.backend.engine(stage.cluster)
     end_s = time.monotonic() + _RENEWED_WITHIN_S
@@ -79,8 +81,22 @@ async def _rested(stage: Stage) -> int:
         await engine.flush()
     finally:
         await engine.close()
+    return await _steady_bytes(stage)
+
+
+async def _steady_bytes(stage: Stage) -> int:
+    """Raises ShardliftError when the size keeps changing."""
+    begun_s = since_s = time.monotonic()
+    size_bytes = -1
     async with ClusterClient(stage.urls) as client:
-        outcome = await client.call(Call("GET", "/_stats/store"))
-    if not outcome.ok:
-        raise ShardliftError(f"the size of the data cannot be read: {outcome}")
-    return int(outcome.body["_all"]["total"]["store"]["size_in_bytes"])
+        while time.monotonic() - since_s < _STEADY_S:
+            if time.monotonic() - begun_s > _RENEWED_WITHIN_S:
+                raise ShardliftError(f"the size of the data did not come to rest within {_RENEWED_WITHIN_S} s")
+            outcome = await client.call(Call("GET", "/_stats/store"))
+            if not outcome.ok:
+                raise ShardliftError(f"the size of the data cannot be read: {outcome}")
+            seen_bytes = int(outcome.body["_all"]["total"]["store"]["size_in_bytes"])
+            if seen_bytes != size_bytes:
+                since_s, size_bytes = time.monotonic(), seen_bytes
+            await asyncio.sleep(_SAMPLE_REAL_S)
+    return size_bytes
