@@ -194,7 +194,7 @@ async def test_quorum() -> None:
     await world.clock.sleep(3)
     assert await engine.elected() == first.name
     assert len(world.voters) == 3, "a node that is away keeps its vote as long as there are three"
-    assert not world.quorum_without(third.name)
+    assert not world.quorum_without({third.name})
     world.kill_node(third.name)
     await world.clock.sleep(60)
     world.stop(first)
@@ -205,6 +205,56 @@ async def test_quorum() -> None:
     world.start(third)
     await world.clock.sleep(60)
     assert await engine.elected() in {first.name, third.name}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "leaving", "stands"),
+    [(5, 2, True), (6, 2, True), (5, 3, False), (6, 3, False), (7, 3, True), (3, 1, True), (3, 2, False)],
+)
+async def test_those_that_leave_at_once_count_against_the_configuration_in_force(
+    nodes: int, leaving: int, *, stands: bool
+) -> None:
+    """Of six five vote: two of them may leave at the same moment, three may not, though three others stay."""
+    world = world_of(IndexSpec("books"), nodes=nodes)
+    engine = SimEngine(world)
+    gone = [world.nodes[name] for name in names(world)[1 : leaving + 1]]
+    assert all(node.node_id in world.voters for node in gone)
+    assert world.quorum_without([node.name for node in gone]) is stands
+    for node in gone:
+        world.stop(node)
+    await world.clock.sleep(5)
+    if stands:
+        assert await engine.elected() == names(world)[0], "it has stayed"
+        left = nodes - leaving
+        assert len(world.voters) == (max(left - (left % 2 == 0), 3)), "it has shrunk, though not below three"
+        return
+    with pytest.raises(EngineError, match="no elected master"):
+        await engine.nodes()
+    for node in gone:
+        world.start(node)
+    await world.clock.sleep(30)
+    assert len(await engine.nodes()) == nodes, "with their votes there is a master again"
+
+
+async def test_those_that_leave_one_after_the_other_find_a_smaller_configuration() -> None:
+    world = world_of(IndexSpec("books"), nodes=6)
+    for name in names(world)[1:4]:
+        world.stop(world.nodes[name])
+        await world.clock.sleep(1)
+    assert await SimEngine(world).elected() == names(world)[0]
+    assert len(world.voters) == 3
+
+
+async def test_the_vote_of_a_node_that_goes_on_elects_again() -> None:
+    world = world_of(IndexSpec("books"))
+    first, second, third = (world.nodes[name] for name in names(world))
+    world.hang_node(second.name)
+    world.stop(third)
+    assert await SimEngine(world).elected() is None, f"{first.name} alone is no majority"
+    await world.clock.sleep(5)
+    world.unhang_node(second.name)
+    await world.clock.sleep(2)
+    assert await SimEngine(world).elected() == first.name
 
 
 async def test_an_exclusion_of_all_leaves_the_master_alone() -> None:

@@ -18,6 +18,8 @@ _UNKNOWABLE_S = 12.0
 # Between our last look at the members and SIGTERM.
 _JUST_LEFT_S = 0.5
 _LEFT = "has left the cluster"
+# Of those that can be elected, when several go together: one more may fail, and the rest are a majority.
+_STAY_MIN = 3
 _LINES_MAX = 20_000
 
 
@@ -99,8 +101,18 @@ class Watch:
         emptied = world.nodes[name].extra and not world.copies_on(name)
         if down and not emptied:
             self.violated(f"{name} is stopped while {', '.join(down)} is away")
-        if not world.quorum_without(name):
+        self._votes_stay(name, together)
+
+    def _votes_stay(self, name: str, together: frozenset[str]) -> None:
+        """All of a batch stop at the same moment: none of their votes counts. Where it takes several that can be
+        elected, three of the others are there."""
+        world = self.world
+        if not world.quorum_without(together):
             self.violated(f"{name} is stopped, and the votes that are left are no majority")
+        eligible = {node.name for node in world.nodes.values() if node.eligible}
+        staying = [one for one in sorted(eligible - together) if world.nodes[one].working]
+        if name in eligible and len(eligible & together) > 1 and len(staying) < _STAY_MIN:
+            self.violated(f"{', '.join(sorted(eligible & together))} go together, and of the others {staying} can lead")
 
     def _may_discard(self, name: str) -> None:
         """The data set aside may go only when nothing acknowledged is in it alone."""

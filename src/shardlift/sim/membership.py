@@ -1,8 +1,11 @@
 """Who is a member, who votes, and who is elected.
 
 Voting configurations are resized as `Reconfigurator` does it: an odd number of live voters, not fewer than three once
-there were three. Times are round figures of what real nodes showed: a broken connection is noticed in half a second, a
-node that hangs after three failed checks of ten seconds, and an election takes about one.
+there were three. Whatever the elected master publishes needs a majority of the configuration in force: that nodes have
+left, and then the smaller configuration. So those that leave at the same moment all count against the old one, and a
+master that is left without a majority of it steps down. Times are round figures of what real nodes showed: a broken
+connection is noticed in half a second, a node that hangs after three failed checks of ten seconds, and an election
+takes about one.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 _NOTICED_DEAD_S = 0.5
 _NOTICED_HUNG_S = 30.0
 _ELECTION_S = 0.8
+# From a node's leaving to the configuration without it: two publications, the node's list and the configuration.
+_RECONFIGURED_S = 0.3
 _JOIN_AGAIN_S = 1.0
 _START_FAILS_S = 1.0
 _FEWEST_VOTERS = 3
@@ -56,6 +61,8 @@ def wake(world: World, node: SimNode) -> None:
     node.hung = False
     if not node.up and node.pid is not None:
         world.later(_JOIN_AGAIN_S, "joins", node.name, node.pid)
+    elif world.elected is None:
+        world.later(_ELECTION_S, "elect")  # its vote may be the one that was missing
 
 
 def leave(world: World, node: SimNode) -> None:
@@ -64,11 +71,12 @@ def leave(world: World, node: SimNode) -> None:
     world.keep(node)
     node.up = False
     movement.node_left(world, node)
-    if world.elected == node.name:
+    if world.elected == node.name or not _can_publish(world):
         world.elected = None
     if world.elected is None:
         world.later(_ELECTION_S, "elect")
-    reconfigure(world)
+    else:
+        world.later(_RECONFIGURED_S, "reconfigure")
     world.changed()
 
 
@@ -86,8 +94,8 @@ def clear_exclusions(world: World) -> None:
 
 
 def reconfigure(world: World) -> None:
-    """The elected master adapts the voting configuration to who is there."""
-    if world.elected is None:
+    """The elected master adapts the voting configuration to who is there, if a majority of the present one answers."""
+    if world.elected is None or not _can_publish(world):
         return
     by_id = {node.node_id: node for node in world.nodes.values() if node.eligible}
     kept = [one for one in world.voters if one not in by_id or by_id[one].name not in world.voting_excluded]
@@ -102,6 +110,11 @@ def reconfigure(world: World) -> None:
     # A new configuration stands only when a majority of it is alive: otherwise the old one stays.
     if wanted and 2 * sum(one in ids for one in wanted) > len(wanted):
         world.voters = tuple(wanted)
+
+
+def _can_publish(world: World) -> bool:
+    """Whether members that answer are a majority of the configuration in force."""
+    return world.quorum_without(())
 
 
 def _odd(count: int) -> int:
@@ -126,6 +139,11 @@ def _elect(world: World) -> str:
     reconfigure(world)
     world.changed()
     return f"{world.elected} is elected master"
+
+
+def _reconfigured(world: World) -> str:
+    reconfigure(world)
+    return ""
 
 
 def _gone(world: World, name: str, hung_pid: int) -> str:
@@ -183,6 +201,7 @@ EVENTS: dict[str, Callable[..., str]] = {
     "gone": _gone,
     "joins": _joins,
     "elect": _elect,
+    "reconfigure": _reconfigured,
 }
 
 

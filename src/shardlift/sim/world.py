@@ -162,9 +162,9 @@ class World:
             self._in_force = InForce(self.persistent, self.transient)
         return self._in_force
 
-    def quorum_without(self, name: str) -> bool:
-        """Whether the voters that work are a majority without that node."""
-        working = {node.node_id for node in self.nodes.values() if node.working and node.name != name}
+    def quorum_without(self, names: Collection[str]) -> bool:
+        """Whether the voters that work are a majority of the configuration in force without those nodes."""
+        working = {node.node_id for node in self.nodes.values() if node.working and node.name not in names}
         return 2 * len(working & {*self.voters}) > len(self.voters)
 
     def lost(self, *, without: str | None = None) -> dict[Group, int]:
