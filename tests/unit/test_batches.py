@@ -22,30 +22,128 @@ from tests.worlds import Crash, Lab, open_lab
 VIRTUAL_TIME = True
 ZONES = ("zone-a", "zone-b", "zone-c")
 SIX = {"nodes": 6, "zones": ZONES, "data_only": 3}
+PLAIN = {"nodes": 6, "zones": ZONES}
 
 
 def zone_of(lab: Lab, name: str) -> str:
     return lab.cluster.node(name).zone
 
 
+@pytest.mark.parametrize("shape", [SIX, PLAIN], ids=["half data only", "plain"])
 @pytest.mark.parametrize("strategy", [Strategy.IN_PLACE, Strategy.AUTO])
-async def test_a_zone_takes_the_time_of_one_boot(fast_home: Path, strategy: Strategy) -> None:
-    async with open_lab(fast_home, **SIX) as lab:
+async def test_a_zone_takes_the_time_of_one_boot(fast_home: Path, strategy: Strategy, shape: dict[str, object]) -> None:
+    async with open_lab(fast_home, **shape) as lab:
         task = await lab.submit(strategy, batch_size=2)
         assert [len(batch) for batch in task.plan.batches] == [2, 2, 2]
         for batch in task.plan.batches:
             assert len({zone_of(lab, node.name) for node in batch}) == 1
-        assert task.total[-1] == lab.world.elected
+        first_elected = lab.world.elected
+        assert task.total[-1] == first_elected
         away: dict[int, int] = defaultdict(int)
+        elected = []
 
         def note(_event: Event) -> None:
             lab.world.write()
             away[sum(node.pid is None for node in lab.world.nodes.values())] += 1
+            elected.append(lab.world.elected)
 
         await lab.drive(note)
         await assert_whole(lab, task.id)
         assert max(away) == 2
         assert lab.effects_of("set aside") == []
+        changes = [name for name, before in zip(elected[1:], elected, strict=False) if name not in {None, before}]
+        assert len({*changes} - {first_elected}) == 1, "mastership has moved once"
+        assert len(lab.world.voters) == (3 if shape is SIX else 5)
+
+
+async def test_the_master_and_its_mate_go_together_and_the_new_one_is_neither(fast_home: Path) -> None:
+    """The mate is the first candidate: only its exclusion keeps it from being elected."""
+    async with open_lab(fast_home, **PLAIN) as lab:
+        task = await lab.submit(Strategy.IN_PLACE, batch_size=2)
+        mate, old = (node.name for node in task.plan.batches[-1])
+        assert old == lab.world.elected
+        order = list(lab.world.nodes)
+        lab.world.nodes = {name: lab.world.nodes[name] for name in sorted(order, key=lambda name: name != mate)}
+        excluded, stopped = [], []
+
+        def note(when: str, what: str, where: str) -> None:
+            if (when, what) == ("after", "exclude_from_voting"):
+                excluded.append(where)
+            if (when, what) == ("before", "host.stop") and where in {mate, old}:
+                stopped.append(
+                    (lab.world.elected, set(lab.world.voting_excluded), lab.world.quorum_without({mate, old}))
+                )
+
+        lab.fault = note
+        await lab.drive(lambda _event: lab.world.write())
+        await assert_whole(lab, task.id)
+        assert excluded == [mate, old], "the master last, so that it steps down once"
+        assert len(stopped) == 2
+        for elected, still_excluded, quorum in stopped:
+            assert elected not in {mate, old}
+            assert (still_excluded, quorum) == (set(), True)
+        assert lab.world.elected not in {mate, old}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("what", ["exclude mate", "exclude master", "clear"])
+@pytest.mark.parametrize("then", ["goes on", "aborted"])
+async def test_a_crash_in_the_middle_of_a_handover_leaves_no_exclusion(
+    fast_home: Path, when: str, what: str, then: str
+) -> None:
+    async with open_lab(fast_home, **PLAIN) as lab:
+        task = await lab.submit(Strategy.IN_PLACE, batch_size=2)
+        mate, old = (node.name for node in task.plan.batches[-1])
+        calls = {"exclude mate": mate, "exclude master": old, "clear": ""}
+        crashed = []
+
+        def crash(now: str, call: str, where: str) -> None:
+            mine = call == ("clear_voting_exclusions" if what == "clear" else "exclude_from_voting")
+            if not crashed and now == when and mine and where == calls[what]:
+                crashed.append(set(lab.world.voting_excluded))
+                raise Crash
+
+        lab.fault = crash
+        with pytest.raises(Crash):
+            await lab.drive(lambda _event: lab.world.write())
+        (left,) = crashed
+        assert left <= {mate, old}
+        assert bool(left) is ((when, what) not in {("before", "exclude mate"), ("after", "clear")})
+        if then == "aborted":
+            await lab.service.abort(task.id)
+        await lab.drive(lambda _event: lab.world.write())
+        assert lab.world.voting_excluded == set()
+        assert len(lab.world.voters) == 5
+        if then == "aborted":
+            assert (await lab.task(task)).status is TaskStatus.PARTIAL_FAILED
+            assert all(node.up for node in lab.world.nodes.values())
+        else:
+            await assert_whole(lab, task.id)
+
+
+async def test_votes_that_went_since_the_safety_check_keep_the_batch_up(fast_home: Path) -> None:
+    """All others are there and answer; but while some were away the engine has given the vote to fewer."""
+    async with open_lab(fast_home, **PLAIN) as lab:
+        task = await lab.submit(Strategy.IN_PLACE, batch_size=2)
+        batch = [node.name for node in task.plan.batches[0]]
+
+        def shrink(event: Event) -> None:
+            if (event.what, event.node, event.order) == ("begun", batch[0], 6):
+                others = [node for node in lab.world.nodes.values() if node.name not in batch]
+                lab.world.voters = (*(lab.world.nodes[name].node_id for name in batch), others[0].node_id)
+
+        await lab.drive(shrink)
+        failed = await lab.task(task)
+        assert failed.status is TaskStatus.FAILED
+        assert "could not elect a master (3 nodes vote, 1 voters would stay)" in (failed.fail_message or "")
+        assert lab.effects_of("stop") == []
+
+
+async def test_while_the_configuration_does_not_shrink_masters_go_one_by_one(fast_home: Path) -> None:
+    async with open_lab(fast_home, **PLAIN) as lab:
+        lab.world.persistent["cluster.auto_shrink_voting_configuration"] = "false"
+        task = await lab.submit(Strategy.IN_PLACE, batch_size=2)
+        assert [len(batch) for batch in task.plan.batches] == [1] * 6
 
 
 async def test_a_drain_takes_one_node_at_a_time(fast_home: Path) -> None:
@@ -54,7 +152,7 @@ async def test_a_drain_takes_one_node_at_a_time(fast_home: Path) -> None:
         assert [len(batch) for batch in task.plan.batches] == [1] * 6
 
 
-async def test_at_most_half_of_the_data_nodes_and_one_master(fast_home: Path) -> None:
+async def test_at_most_half_of_the_data_nodes_and_fewer_than_half_of_the_votes(fast_home: Path) -> None:
     async with open_lab(fast_home, nodes=6, zones=("zone-a",), data_only=3, indices=1, shards=1) as lab:
         task = await lab.submit(Strategy.IN_PLACE, batch_size=50)
         assert max(len(batch) for batch in task.plan.batches) <= 3
@@ -62,7 +160,13 @@ async def test_at_most_half_of_the_data_nodes_and_one_master(fast_home: Path) ->
     other.mkdir()
     async with open_lab(other, nodes=6, zones=("zone-a",), indices=1, shards=1) as lab:
         task = await lab.submit(Strategy.IN_PLACE, batch_size=3)
-        assert [len(batch) for batch in task.plan.batches] == [1] * 6, "each of them can be elected"
+        sizes = [len(batch) for batch in task.plan.batches]
+        assert max(sizes) == 2, "each of them can be elected, and of three votes of five none may be missing more"
+    third = fast_home / "three"
+    third.mkdir()
+    async with open_lab(third, nodes=4, zones=("zone-a",), indices=1, shards=1) as lab:
+        task = await lab.submit(Strategy.IN_PLACE, batch_size=3)
+        assert [len(batch) for batch in task.plan.batches] == [1] * 4, "two of three votes are no minority"
 
 
 async def test_the_canary_goes_alone(fast_home: Path) -> None:
@@ -75,8 +179,11 @@ async def test_the_canary_goes_alone(fast_home: Path) -> None:
 
 @pytest.mark.parametrize("order", [0, 1, 4, 5, 6, 7, 10, 11, 12])
 @pytest.mark.parametrize("which", [0, 1])
-async def test_a_crash_in_the_middle_of_a_batch(fast_home: Path, order: int, which: int) -> None:
-    async with open_lab(fast_home, **SIX) as lab:
+@pytest.mark.parametrize("shape", [SIX, PLAIN], ids=["half data only", "plain"])
+async def test_a_crash_in_the_middle_of_a_batch(
+    fast_home: Path, order: int, which: int, shape: dict[str, object]
+) -> None:
+    async with open_lab(fast_home, **shape) as lab:
         task = await lab.submit(Strategy.IN_PLACE, batch_size=2)
         node = task.plan.batches[1][which].name
 
@@ -91,8 +198,9 @@ async def test_a_crash_in_the_middle_of_a_batch(fast_home: Path, order: int, whi
         await assert_whole(lab, task.id)
 
 
-async def test_one_of_a_batch_does_not_start(fast_home: Path) -> None:
-    async with open_lab(fast_home, **SIX) as lab:
+@pytest.mark.parametrize("shape", [SIX, PLAIN], ids=["half data only", "plain"])
+async def test_one_of_a_batch_does_not_start(fast_home: Path, shape: dict[str, object]) -> None:
+    async with open_lab(fast_home, **shape) as lab:
         task = await lab.submit(Strategy.AUTO, batch_size=2)
         bad, good = (node.name for node in task.plan.batches[0])
         lab.world.nodes[bad].starts = False

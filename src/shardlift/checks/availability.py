@@ -8,14 +8,14 @@ from shardlift.checks.explain import left_behind
 from shardlift.checks.leftovers import foreign_excludes
 from shardlift.checks.members import expected_data, expected_masters
 from shardlift.checks.subject import Subject, blocks, some, warns
-from shardlift.model import Finding, Strategy, Version
+from shardlift.checks.votes import lacks_voting
+from shardlift.model import Finding, Strategy
 
 # The CSS contract: fewer data nodes than this cannot be upgraded through it (CSS.0074).
 _DATA_NODES_MIN = 3
 # With two masters the voting configuration holds one, and stopping that one halts the cluster (Reconfigurator).
 _MASTERS_MIN = 3
 _MINIMUM_MASTERS = "discovery.zen.minimum_master_nodes"
-_FIRST_VOTING = Version(7, 0, 0)
 
 
 def nodes_present(subject: Subject) -> Iterator[Finding]:
@@ -123,18 +123,22 @@ def master_quorum(subject: Subject) -> Iterator[Finding]:
 
 
 def _votes_left(subject: Subject, masters: frozenset[str]) -> Iterator[Finding]:
-    """Whether those that stay when the node stops can still elect, as far as the engine says how many it needs."""
+    """Whether those that stay when the node and its mates stop can still elect, as far as the engine says how many it
+    needs. They stop at the same moment, so all of them count against the configuration in force."""
     seen = subject.seen
     member = None if subject.node is None else seen.node(subject.node.name)
-    if member is not None and seen.voting is not None and member.id in seen.voting.config_ids:
-        needed = len(seen.voting.config_ids) // 2 + 1
-        left = sum(node.id in seen.voting.config_ids for node in seen.nodes) - 1
-        told = f"{len(seen.voting.config_ids)} nodes vote, {left} voters would stay"
-    elif any(node.release < (False, _FIRST_VOTING) for node in seen.nodes) and not subject.repairing:
+    going = frozenset() if subject.node is None else subject.mates | {subject.node.name}
+    config = frozenset() if seen.voting is None else seen.voting.config_ids
+    votes = {node.name for node in seen.nodes if node.id in config}
+    if member is not None and votes & going:
+        needed = len(config) // 2 + 1
+        left = len(votes - going)
+        told = f"{len(config)} nodes vote, {left} voters would stay"
+    elif lacks_voting(subject) and not subject.repairing:
         value = seen.settings.effective(_MINIMUM_MASTERS) or ""
         needed = int(value) if value.isdecimal() else 0
         here = {node.name for node in seen.nodes if node.master_eligible}
-        left = len(masters if subject.node is None else here) - 1
+        left = len(masters) - 1 if subject.node is None else len(here - going)
         told = f"{_MINIMUM_MASTERS} is {value}, {left} master-eligible nodes would stay"
     else:
         return

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from shardlift.checks.members import TIERS, eligible, tier
+from shardlift.checks.members import TIERS, eligible, expected_masters, tier
 from shardlift.checks.subject import Subject, blocks, some, warns
+from shardlift.checks.votes import masters_at_once
 from shardlift.model import EngineKind, Finding, Node
 
 _TIER_NAMES = (*TIERS, "data", "without data", "masters alone")
@@ -99,19 +100,22 @@ def tier_order(subject: Subject) -> Iterator[Finding]:
 
 
 def one_master_at_a_time(subject: Subject) -> Iterator[Finding]:
-    """At most one master-eligible node of a batch, and only while all others are there."""
-    members = subject.seen.members
-    masters = {node.name for node in subject.cluster.nodes if eligible(node, members.get(node.name))}
+    """At most one master-eligible node of a batch, or as many as the others can do without; and a healthy one only
+    while all others are there."""
+    masters = expected_masters(subject)
+    most = masters_at_once(subject, masters)
     for batch in _walk(subject):
         mine = [node.name for node in batch.nodes if node.name in masters]
         missing = sorted((batch.away & masters) - batch.names)
-        if len(mine) > 1 or (missing and any(node.name in masters for node in batch.healthy)):
+        too_many = len(mine) > (1 if missing else most)
+        if too_many or (missing and any(node.name in masters for node in batch.healthy)):
             yield blocks(
                 "one_master_at_a_time",
                 str(batch),
-                reason="more than one master-eligible node would be away",
-                evidence=f"taken: {some(mine)}; away already: {some(missing) or 'none'}",
-                remedy="start those that are away, and take one master-eligible node at a time",
+                reason="more master-eligible nodes would be away than the others can do without",
+                evidence=f"taken: {some(mine)}; away already: {some(missing) or 'none'}; "
+                f"of {len(masters)} at most {1 if missing else most} may be away",
+                remedy="start those that are away, and take fewer master-eligible nodes at once",
             )
 
 

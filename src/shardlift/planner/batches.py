@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from shardlift.checks import Subject, check_batches
-from shardlift.checks.members import eligible, expected_data, tier
+from shardlift.checks.members import eligible, expected_data, expected_masters, tier
+from shardlift.checks.votes import masters_at_once
 from shardlift.model import Node, Observation, Severity
 
 Batches = tuple[tuple[Node, ...], ...]
@@ -42,9 +43,9 @@ def order_nodes(nodes: Iterable[Node], seen: Observation) -> tuple[Node, ...]:
 def make_batches(subject: Subject) -> Batches:
     """The nodes to be taken in order, as many together as is allowed and proven safe.
 
-    Together are only nodes of one zone and tier that keep their data, of which no two have copies of one shard and at
-    most one can be elected, up to `batch_size` and to half of the data nodes. Should a rule object to such an order all
-    the same, each node goes alone.
+    Together are only nodes of one zone and tier that keep their data, of which no two have copies of one shard, up to
+    `batch_size` and to half of the data nodes; of those that can be elected one, or as many as the others can do
+    without. Should a rule object to such an order all the same, each node goes alone.
     """
     singles = tuple((node,) for node in order_nodes(subject.taken, subject.seen))
     limit = min(subject.batch_size, len(expected_data(subject)) // 2)
@@ -59,6 +60,8 @@ def _grouped(subject: Subject, limit: int) -> Batches:
     seen, members = subject.seen, subject.seen.members
     # A shard with a copy on every data node is on any two of them; the rule looks whether one stays outside.
     everywhere = {index.name for index in seen.indices if index.expands_to_all}
+    # Those that are out are repaired before, so all are there when the first batch goes.
+    masters = masters_at_once(subject, expected_masters(subject))
     batches: list[list[Node]] = []
     held: set[tuple[str, int]] = set()
     alone = True
@@ -71,7 +74,7 @@ def _grouped(subject: Subject, limit: int) -> Batches:
             and len(last) < limit
             and _alike(subject, last[0], node)
             and not mine & held
-            and not (_can_lead(subject, node) and any(_can_lead(subject, one) for one in last))
+            and sum(_can_lead(subject, one) for one in (*last, node)) <= masters
         )
         if fits:
             last.append(node)
@@ -85,23 +88,36 @@ def _grouped(subject: Subject, limit: int) -> Batches:
 
 
 def _zone_by_zone(subject: Subject) -> list[Node]:
-    """Tier by tier and in each zone by zone; in a zone first those that cannot be elected, the elected master last."""
+    """Tier by tier and in each zone by zone; in a zone first those that cannot be elected.
+
+    The elected master comes last of all, whatever its tier, after those of its zone and tier that can be elected: so
+    these can be its batch. They stay in their tier's place when a warmer tier has nodes that can be elected.
+    """
     seen = subject.seen
     nodes = subject.taken
     masters_node = next((node for node in nodes if node.name == seen.elected), None)
     zones = _zones_in_order(nodes, masters_node)
+    places = {node.name: _place(subject, node) for node in nodes}
+    warmest = max((tier for can_lead, tier, _ in places.values() if can_lead), default=0)
+    last = None if masters_node is None else places[masters_node.name]
 
-    def rank(node: Node) -> tuple[bool, int, int, bool, bool]:
-        member = seen.node(node.name)
+    def rank(node: Node) -> tuple[bool, bool, bool, int, int, bool]:
+        can_lead, at, zone = place = places[node.name]
         return (
-            member is not None,
-            tier(node, member),
-            zones.index(node.zone),
-            eligible(node, member),
+            seen.node(node.name) is not None,
+            node is masters_node or (place == last and at == warmest),
             node is masters_node,
+            at,
+            zones.index(zone),
+            can_lead,
         )
 
     return sorted(nodes, key=rank)
+
+
+def _place(subject: Subject, node: Node) -> tuple[bool, int, str]:
+    """Whether it can be elected, its tier, and its zone."""
+    return _can_lead(subject, node), tier(node, subject.seen.node(node.name)), node.zone
 
 
 def _zones_in_order(nodes: Iterable[Node], masters_node: Node | None) -> list[str]:

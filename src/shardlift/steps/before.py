@@ -79,17 +79,28 @@ async def master_handover(ctx: StepContext) -> Outcome:
     The exclusion from voting makes the elected master step down in favour of another candidate. It is taken back as
     soon as that has happened: with it in force two of three masters have one vote, and losing that one would halt the
     cluster; without it, the two that stay are a majority of three.
+
+    None of those that are taken together with the node may be its successor, so they are excluded as well. They come
+    first: the elected master, excluded last, then steps down once, in favour of one that stays.
     """
     elected = await ctx.engine.elected()
     if elected == ctx.node.name:
-        if not await ctx.ledger.exclude_from_voting(ctx.node.name):
-            await ctx.ledger.restore(kind=VOTING)
-            return Outcome("This engine cannot hand over; the others elect a master when the node stops.")
+        for name in (*await _mates_that_vote(ctx), ctx.node.name):
+            if not await ctx.ledger.exclude_from_voting(name):
+                await ctx.ledger.restore(kind=VOTING)
+                return Outcome("This engine cannot hand over; the others elect a master when the node stops.")
         elected = await _new_master(ctx)
         await ctx.ledger.restore(kind=VOTING)
         return Outcome(f"The node was the elected master; {elected} is now.", {"elected": elected})
     await ctx.ledger.restore(kind=VOTING)
     return Outcome(f"Not needed: the elected master is {elected}.", {"elected": elected})
+
+
+async def _mates_that_vote(ctx: StepContext) -> tuple[str, ...]:
+    if not ctx.mates:
+        return ()
+    members = await ctx.engine.nodes()
+    return tuple(member.name for member in members if member.name in ctx.mates and member.master_eligible)
 
 
 async def _new_master(ctx: StepContext) -> str:
@@ -99,8 +110,7 @@ async def _new_master(ctx: StepContext) -> str:
             elected = await ctx.engine.elected()
         except EngineError:
             continue  # no answer in the very moment of the election
-        if elected not in {None, ctx.node.name}:
-            assert elected is not None, "just looked at"
+        if elected is not None and elected not in ctx.away:
             return elected
     raise StepFailedError(
         f"no other master was elected within {ctx.settings.handover_timeout_s:.0f} s",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from shardlift.checks import only_copies
-from shardlift.model import Health
+from shardlift.model import Health, NodeSeen
 from shardlift.steps.context import BOOT_PAUSE_S, Outcome, StepContext, StepFailedError
 from shardlift.steps.migration import EXCLUDE_NAME
 from shardlift.steps.spare import take_over
@@ -57,25 +57,52 @@ async def _last_look(ctx: StepContext) -> None:
     Another master-eligible node that hangs is still a member for half a minute, but its vote is missing already.
     """
     away: list[str] = []
+    short = ""
     async for _ in ctx.rounds(_BLIP_S):
-        away = await _away(ctx)
-        if not away:
+        members = await ctx.engine.nodes()
+        away = await _away(ctx, members)
+        short = "" if away else await _votes_short(ctx, members)
+        if not away and not short:
             await _none_alone(ctx)
             return
+    if away:
+        raise StepFailedError(
+            f"{', '.join(away)} went away since the safety check",
+            evidence={"away": away},
+            remedy="bring it back, see its log for the cause, then retry",
+        )
     raise StepFailedError(
-        f"{', '.join(away)} went away since the safety check",
-        evidence={"away": away},
-        remedy="bring it back, see its log for the cause, then retry",
+        f"those that stay could not elect a master ({short})",
+        evidence={"votes": short},
+        remedy="GET _cluster/state?filter_path=metadata.cluster_coordination shows who votes; when all nodes do, retry",
     )
 
 
-async def _away(ctx: StepContext) -> list[str]:
+async def _away(ctx: StepContext, members: tuple[NodeSeen, ...]) -> list[str]:
     """Other nodes that are no members now, or that are to vote and do not answer."""
-    others = [member for member in await ctx.engine.nodes() if member.name not in ctx.away]
+    others = [member for member in members if member.name not in ctx.away]
     away = {node.name for node in ctx.cluster.nodes} - {member.name for member in others} - ctx.away
     voters = [member.name for member in others if member.master_eligible]
     answers = await asyncio.gather(*(ctx.engine.answers(name) for name in voters))
     return sorted(away | {name for name, answer in zip(voters, answers, strict=True) if not answer})
+
+
+async def _votes_short(ctx: StepContext, members: tuple[NodeSeen, ...]) -> str:
+    """What the votes lack for a majority once the node and its mates are gone, which stop at the same moment; empty
+    when they have one. Of others that vote all have just answered.
+
+    Whom the engine gives a vote may have changed since the safety check: while nodes left and came back fewer voted.
+    """
+    if not any(member.master_eligible and member.name in ctx.away for member in members):
+        return ""
+    voting = await ctx.engine.voting()
+    config = frozenset() if voting is None else voting.config_ids
+    votes = {member.name for member in members if member.id in config}
+    staying = votes - ctx.away
+    # None of them has a vote: nothing changes. So it is, too, while Elasticsearch 6 nodes elect in a way of their own.
+    if staying == votes or 2 * len(staying) > len(config):
+        return ""
+    return f"{len(config)} nodes vote, {len(staying)} voters would stay"
 
 
 async def _none_alone(ctx: StepContext) -> None:
