@@ -5,15 +5,16 @@ A simulator that finds none of them would prove nothing about the code without t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
 from shardlift import executor
-from shardlift.checks import rules
+from shardlift.checks import order, rules
 from shardlift.executor import Executor
 from shardlift.model import Node, NodePlan, StepStatus
+from shardlift.planner import batches
 from shardlift.steps import Ledger, Outcome, StepContext, host, migration, rejoin, spare
 from shardlift.steps.context import StepFailedError
 from shardlift.store.journal import Journal
@@ -301,6 +302,25 @@ def full_spare_goes() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def too_many_votes() -> Iterator[None]:
+    """A batch holds all that can be elected of a zone, and nobody counts the votes that are left."""
+
+    def all_of_them(_subject: object, there: Collection[str]) -> int:
+        return len(there)
+
+    async def enough(*_asked: object) -> str:
+        return ""
+
+    with (
+        patch.object(order, "masters_at_once", all_of_them),
+        patch.object(batches, "masters_at_once", all_of_them),
+        patch.object(host, "_votes_short", enough),
+        without_rules("master_quorum"),
+    ):
+        yield
+
+
 MUTATIONS: Mapping[str, Switch] = {
     "last copy unguarded": last_copy_unguarded,
     "others away unguarded": no_last_look_and_no_rules,
@@ -319,4 +339,5 @@ MUTATIONS: Mapping[str, Switch] = {
     "old data goes early": old_data_goes_early,
     "nobody waits for shards": nobody_waits_for_shards,
     "full spare goes": full_spare_goes,
+    "too many votes": too_many_votes,
 }

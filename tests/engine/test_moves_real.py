@@ -185,17 +185,21 @@ async def test_dedicated_masters_come_after_data_and_the_elected_one_last() -> N
         assert await at.settings() == before
 
 
-async def test_six_nodes_in_three_zones_are_taken_zone_by_zone() -> None:
-    groups = (ess(6), NodeGroup(InstanceType.MASTER, 3))  # of nodes that can be elected no two go together
+@pytest.mark.parametrize(
+    ("masters", "sizes", "voters"), [(3, [2, 2, 2, 1, 1, 1], 3), (0, [2, 2, 2], 5)], ids=["masters", "plain"]
+)
+async def test_six_nodes_in_three_zones_are_taken_zone_by_zone(masters: int, sizes: list[int], voters: int) -> None:
+    """Of three dedicated masters no two go together; of six plain nodes, which all can be elected, two may."""
+    groups = (ess(6), *([NodeGroup(InstanceType.MASTER, masters)] if masters else []))
     async with moving(*groups, zones=(A, B, C), settings=AWARE, strategy=Strategy.IN_PLACE) as at:
-        before, processes = await at.settings(), await processes_of(at)
+        before, processes, elected = await at.settings(), await processes_of(at), await at.elected()
         zone = {node.name: node.zone for node in at.stage.cluster.nodes}
         task, told = await upgrade(at, batch_size=2)
         batches = [tuple(node.name for node in batch) for batch in task.plan.batches]
         say(f"batches {batches}; told {[one['currentBatchNodes'] for one in told]}")
         pairs = [batch for batch in batches if len(batch) == 2]
         data = {node.name for node in at.stage.cluster.nodes if node.instance_type is InstanceType.ESS}
-        assert [len(batch) for batch in batches] == [2, 2, 2, 1, 1, 1], "three boots of data nodes in sequence, not six"
+        assert [len(batch) for batch in batches] == sizes, "three boots of data nodes in sequence, not six"
         assert {name for batch in pairs for name in batch} == data
         assert all(len({zone[name] for name in batch}) == 1 for batch in batches)
         assert {one["batchSize"] for one in told} == {2}
@@ -208,3 +212,7 @@ async def test_six_nodes_in_three_zones_are_taken_zone_by_zone() -> None:
         assert all(ended <= begun for (_, ended), (begun, _) in pairwise(ends)), "one after the other"
         await same_nodes(at, processes=processes, gone={*zone})
         assert await at.settings() == before
+        assert task.total[-1] == elected
+        assert await at.elected() not in batches[-1], "mastership has left the last batch, and not for its other node"
+        voting = (await at.rest("GET", "/_cluster/state/metadata"))["metadata"]["cluster_coordination"]
+        assert (len(voting["last_committed_config"]), voting["voting_config_exclusions"]) == (voters, [])

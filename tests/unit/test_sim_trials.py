@@ -35,6 +35,7 @@ FOUND_BY = {
     "raised limit stays": 19,
     "restored on paper": 13,
     "their limit is overruled": 2289,
+    "too many votes": 56,
     "version unchecked": 1,
     "voting exclusion forgotten": 1,
     "whole list is deleted": 9,

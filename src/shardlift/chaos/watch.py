@@ -112,7 +112,8 @@ class Watch:
         eligible = {node.name for node in world.nodes.values() if node.eligible}
         staying = [one for one in sorted(eligible - together) if world.nodes[one].working]
         if name in eligible and len(eligible & together) > 1 and len(staying) < _STAY_MIN:
-            self.violated(f"{', '.join(sorted(eligible & together))} go together, and of the others {staying} can lead")
+            going = ", ".join(sorted(eligible & together))
+            self.violated(f"{going} go together, and of the others only {', '.join(staying) or 'none'} can lead")
 
     def _may_discard(self, name: str) -> None:
         """The data set aside may go only when nothing acknowledged is in it alone."""
