@@ -45,6 +45,7 @@ async def test_opensearch_from_observation_to_handover() -> None:
     async with real_cluster("opensearch:2.19.4") as cluster:
         await _load(cluster)
         await _observes(cluster)
+        await _retains(cluster)
         await _settings_go_in_and_out(cluster)
         await _explains_a_copy_that_cannot_leave(cluster)
         await _hands_mastership_over(cluster)
@@ -96,6 +97,22 @@ def _complete(node: NodeSeen, version: Version) -> None:
     assert node.heap_used_percent is not None
     assert node.processors
     assert (node.search_queue, node.write_queue) == (0, 0)
+
+
+async def _retains(cluster: RealCluster) -> None:
+    """What the engine would have to send each copy of a node again: all or nothing, as its timer will have it."""
+    for node in cluster.nodes:
+        held = {
+            copy.group for copy in await cluster.engine.shards() if copy.node == node.name and copy.index == "books"
+        }
+        found = {(one.index, one.shard): one for one in await cluster.engine.retained(node.name)}
+        assert held <= set(found)
+        assert not {index for index, _ in found} & {"pinned"}, "it has no other copy"
+        for group in held:
+            assert found[group].docs > 0
+            assert 0 <= found[group].behind <= found[group].docs
+            assert found[group].bytes > 0
+    assert await cluster.engine.retained("nobody") == ()
 
 
 async def _settings_go_in_and_out(cluster: RealCluster) -> None:
@@ -213,5 +230,6 @@ async def test_a_single_node_of_each_line_can_be_observed(reference: str) -> Non
         await engine.flush()
         await engine.clear_voting_exclusions()
         assert await engine.recoveries() == ()
+        assert await engine.retained("test-1") == ()
         assert await engine.in_flight("test-1") == 0
         assert isinstance(engine, RestEngine)

@@ -61,6 +61,20 @@ def test_what_is_said_to_come_back_as_operations_keeps_its_lease(docs: int, behi
         assert behind + docs // 20 <= docs / 10 + 1
 
 
+@pytest.mark.parametrize(
+    ("docs", "behind", "size_bytes", "small"),
+    [
+        (100, 3000, 50_000, True),
+        (5000, 5000, 208, False),  # loaded within the last 10 s
+        (0, 5000, 208, False),  # and not refreshed
+        (10, 10, 4_000_000, False),
+        (0, 10, 208, True),
+    ],
+)
+def test_a_small_copy_is_not_waited_for(docs: int, behind: int, size_bytes: int, small: bool) -> None:
+    assert RetainedCopy("index", 0, docs, behind, size_bytes).small is small
+
+
 def _copy(leases: dict[str, int], checkpoint: int = 4994) -> dict[str, object]:
     listed = [{"id": name, "retaining_seq_no": at, "source": "peer recovery"} for name, at in leases.items()]
     return {

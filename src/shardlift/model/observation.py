@@ -14,6 +14,8 @@ from functools import cached_property
 from shardlift.model.image import EngineKind, Version
 
 _LEASE_SHARE = 0.05
+_SMALL_BYTES = 2**20
+_SMALL_DOCS = 1000
 
 
 class Health(StrEnum):
@@ -358,6 +360,15 @@ class RetainedCopy:
         and without a lease copy files. Half of that here: clients write on until the node has left.
         """
         return self.behind > self.docs * _LEASE_SHARE
+
+    @property
+    def small(self) -> bool:
+        """Not worth a wait: one that is written all over each half minute would always be behind.
+
+        By bytes and documents, since the engine looks at the size of files each 10 s only; before a refresh it knows of
+        no documents either.
+        """
+        return self.bytes < _SMALL_BYTES and (self.docs or self.behind) < _SMALL_DOCS
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,6 @@ from shardlift.steps.ledger import VOTING
 
 ALLOCATION_ENABLE = "cluster.routing.allocation.enable"
 _NAMED = 10
-# A smaller copy is not worth a wait: one that is written all over each half minute would always be behind.
-_WORTH_BYTES = 2**20
 # Rules whose objection goes away without anybody's doing; a red cluster is given less time than the others.
 _PASSING = frozenset({"cluster_healthy", "cluster_state_at_rest", "load_low", "no_running_snapshot", "no_running_work"})
 
@@ -154,9 +152,7 @@ async def _leases_renewed(ctx: StepContext) -> tuple[RetainedCopy, ...]:
     rebuilt: tuple[RetainedCopy, ...] = ()
     async for _ in ctx.rounds(ctx.settings.lease_timeout_s):
         try:
-            rebuilt = tuple(
-                one for one in await ctx.engine.retained(ctx.node.name) if one.rebuilt and one.bytes >= _WORTH_BYTES
-            )
+            rebuilt = tuple(one for one in await ctx.engine.retained(ctx.node.name) if one.rebuilt and not one.small)
         except EngineError as error:
             await ctx.report({"waiting_for": f"an answer of the cluster: {error.message}"})
             continue
