@@ -32,11 +32,11 @@ from shardlift.steps.boundary import Boundary
 from shardlift.steps.context import AbortedError, SuspendedError
 from shardlift.steps.migration import EXCLUDE_NAME
 from shardlift.steps.spare import end_spares, spares_left
+from shardlift.steps.zones import keep_zones
 from shardlift.store import Control, StoreError
 
 _log = structlog.get_logger(__name__)
-_ENGINE_ATTEMPTS = 5
-_ENGINE_PAUSE_FIRST_S = 0.5
+_ENGINE_ATTEMPTS, _ENGINE_PAUSE_FIRST_S = 5, 0.5
 _SAFETY_CHECK, _TRAFFIC, _SHUTDOWN = 1, 3, 6
 _LOG_FROM, _REJOIN = 6, 11
 # Sub-steps that the nodes of a batch go through at once: their processes end, and boot. These change no setting.
@@ -151,7 +151,7 @@ class Executor:
         raise _Stop(node, order, error.message) from None
 
     async def _hold(self) -> None:
-        await hold_cluster(self._ledger, self._task.strategy)
+        await hold_cluster(self._ledger, self._bench.engine, self._task.plan)
         canary = next((node for node in self._task.plan.nodes if node.canary and node.drained), None)
         if canary is None or (await self._bench.journal.control(self._task.id)).approved:
             return
@@ -297,9 +297,9 @@ class Executor:
     # the ends, and the rest
 
     async def _succeeded(self) -> TaskStatus:
-        bench = self._bench
-        image = bench.image
-        notes = *await self.end_spares(), *await self._settle(timeout_s=bench.settings.rejoin_timeout_s)
+        bench, image, plan = self._bench, self._bench.image, self._task.plan
+        zones = await self._patiently(lambda: keep_zones(self._ledger, bench.engine, plan.forced))
+        notes = *zones, *await self.end_spares(), *await self._settle(timeout_s=bench.settings.rejoin_timeout_s)
         await self._count_recoveries()
         await bench.journal.end_task(
             self._task.id,

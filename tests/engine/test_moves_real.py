@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.moves, pytest.mark.timeout(900)]
 
 A, B, C, D = "zone-a", "zone-b", "zone-c", "zone-d"
 AWARE: dict[str, object] = {f"{AWARENESS}.attributes": "zone"}
+FORCED = f"{AWARENESS}.force.zone.values"
 
 
 async def same_nodes(at: Moving, *, processes: dict[str, str], gone: set[str]) -> None:
@@ -78,7 +79,7 @@ async def final_is_true(at: Moving, told: dict[str, Any]) -> None:
 
 
 async def test_one_zone_moves_while_copies_are_kept_apart_by_zone() -> None:
-    async with moving(ess(3), zones=(A, B, C), settings=AWARE) as at:
+    async with moving(ess(3), zones=(A, B, C), settings={**AWARE, FORCED: f"{A},{B},{C}"}) as at:
         before, processes = await at.settings(), await processes_of(at)
         movers = names_in(at.stage.cluster.nodes, C)
         task, told = await change_of_zones(at, "az_migrate", C, D)
@@ -91,7 +92,8 @@ async def test_one_zone_moves_while_copies_are_kept_apart_by_zone() -> None:
         spread = await at.zones_of_copies()
         assert all(len(set(zones)) == len(zones) == 2 for zones in spread.values()), spread
         assert any(D in zones for zones in spread.values()), "the moved node has copies again"
-        assert await at.settings() == before, "awareness is as it was, and nothing else is left"
+        after = {**before, "persistent": {**before["persistent"], FORCED: f"{A},{B},{D}"}}
+        assert await at.settings() == after, "the forced zones are the new ones, and nothing else is left"
 
 
 async def test_one_zone_becomes_three() -> None:

@@ -16,13 +16,17 @@ from shardlift.checks import (
     check_batches,
     check_node,
     check_plan,
+    forced_zones,
+    held_settings,
     unexplained_unassigned,
 )
 from shardlift.model import (
+    FORCED_ZONES,
     BackupSeen,
     ClusterSettings,
     EngineKind,
     Finding,
+    ForcedZones,
     Health,
     HealthSeen,
     Node,
@@ -92,7 +96,7 @@ BAD: dict[str, Subject] = {
             persistent={AWARENESS + "force.zone.values": "zone-a,zone-b"}, defaults={AWARENESS + "attributes": "zone"}
         )
     ),
-    "zone_ceiling": moved({0: "zone-c"}, "zone-a,zone-b"),
+    "zone_ceiling": replace(moved({0: "zone-c"}, None, 3, "zone-b"), strategy=IN_PLACE),
     "shard_limit_room": subject(
         indices=(index(primaries=3),), settings=ClusterSettings(transient={"cluster.max_shards_per_node": "2"})
     ),
@@ -409,9 +413,8 @@ def zone_findings(*asked: object) -> list[tuple[str, Severity]]:
 @pytest.mark.parametrize(
     ("forced", "replicas", "severity"),
     [
-        ("zone-a,zone-b", 2, Severity.BLOCK),  # three values, so one copy a zone, and two zones with nodes
-        ("zone-a,zone-b", 1, Severity.WARN),  # two copies fit all the same
-        ("zone-b", 2, None),  # shortened before, as the remedy says
+        ("zone-a,zone-b", 2, Severity.WARN),  # zone-a left in it there would be three zones, one copy in each
+        ("zone-b", 2, Severity.WARN),  # zone-c is added
         ("zone-b,zone-c", 1, None),  # the list already names where the node goes
         (None, 2, None),
     ],
@@ -420,11 +423,33 @@ def test_forced_zones_that_a_move_empties(forced: str | None, replicas: int, sev
     assert zone_findings({0: "zone-c"}, forced, replicas) == ([("zone_ceiling", severity)] if severity else [])
 
 
-def test_the_remedy_for_forced_zones_is_two_requests_in_the_safe_order() -> None:
+def test_what_becomes_of_forced_zones_is_told() -> None:
     (finding,) = (one for one in check_plan(moved({0: "zone-c"}, "zone-a,zone-b")) if one.rule == "zone_ceiling")
-    before, _, after = finding.remedy.partition(", after it ")
-    assert before.endswith('force.zone.values": "zone-b"}}')
-    assert after.endswith('force.zone.values": "zone-b,zone-c"}}')
+    assert finding.reason == "the forced zones will be zone-b during the move and zone-b,zone-c after it"
+    (finding,) = (one for one in check_plan(moved({0: "zone-b"}, "zone-a")) if one.rule == "zone_ceiling")
+    assert finding.reason == "the forced zones will be none during the move and zone-b after it"
+
+
+def test_forced_zones_of_the_nodes_own_configuration_are_known_to_the_plan() -> None:
+    asked = moved({0: "zone-c"}, None)
+    forced = {FORCED_ZONES: "zone-a,zone-b"}
+    configured = replace(asked.seen.settings, persistent={AWARENESS + "attributes": "zone"}, defaults=forced)
+    asked = replace(asked, seen=replace(asked.seen, settings=configured))
+    assert forced_zones(asked) == ForcedZones(("zone-a",), ("zone-c",), ("zone-a", "zone-b"))
+    assert held_settings(asked).effective(FORCED_ZONES) == "zone-b"
+
+
+def test_a_zone_that_is_emptied_may_fill_the_disks_of_others() -> None:
+    """Two nodes in zone-a, one of them full: forced, its data would have to fit on the other one."""
+    full = tuple(
+        replace(node, disk_available_bytes=180) if node.name == NAMES[1] else node
+        for node in moved({}, None).seen.nodes
+    )
+    zones = ("zone-a", "zone-a", "zone-b", "zone-b")
+    nodes = tuple(replace(node, attributes={"zone": zone}) for node, zone in zip(full, zones, strict=True))
+    for target, rules in (({0: "zone-c", 1: "zone-c"}, set()), ({0: "zone-c"}, {"disk_room"})):
+        asked = moved(target, "zone-a,zone-b")
+        assert rules_of(check_plan(replace(asked, seen=replace(asked.seen, nodes=nodes))), Severity.BLOCK) == rules
 
 
 def test_a_move_that_leaves_too_few_places_is_refused_without_forced_zones_too() -> None:

@@ -3,6 +3,7 @@
 from shardlift.checks.availability import only_copies
 from shardlift.checks.explain import unexplained_unassigned
 from shardlift.checks.leftovers import archived_removal
+from shardlift.checks.placement import items
 from shardlift.checks.routes import find_route, legs_of
 from shardlift.checks.rules import (
     BATCH_RULES,
@@ -16,6 +17,7 @@ from shardlift.checks.rules import (
 )
 from shardlift.checks.subject import Subject
 from shardlift.checks.versions import hop_allowed, oldest_index
+from shardlift.checks.zones import forced_zones, held_settings
 
 __all__ = [
     "BATCH_RULES",
@@ -29,7 +31,10 @@ __all__ = [
     "check_node",
     "check_plan",
     "find_route",
+    "forced_zones",
+    "held_settings",
     "hop_allowed",
+    "items",
     "legs_of",
     "oldest_index",
     "only_copies",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from shardlift.checks.placement import items
 from shardlift.checks.subject import Subject, blocks, warns
+from shardlift.checks.zones import held_settings
 from shardlift.model import (
+    FORCED_ZONES,
     WATERMARK_LOW,
     Finding,
     NodeSeen,
@@ -19,7 +22,6 @@ from shardlift.model import (
 # CSS asks for 20 % of the disk to stay free while one node's data sits on the others; also below the engines' own low
 # watermark of 85 %.
 _DISK_USED_MAX = 0.80
-_FORCE = "cluster.routing.allocation.awareness.force.zone.values"
 
 
 @dataclass(slots=True)
@@ -40,10 +42,10 @@ class _Pool:
 def disk_room(subject: Subject) -> Iterator[Finding]:
     """The data of the node to be drained fits on the others: used / (capacity without it) below 80 %.
 
-    Asked per tier, since data stays in its tier, and per zone where awareness of zones is forced. The largest shard
-    must also fit on one of them. Nodes that share one file system report the same disk; taking each figure as it stands
-    errs on the safe side for used space. In place nothing moves, so only a warning is due there; with surge it goes to
-    the empty disk of a spare.
+    Asked per tier, since data stays in its tier, and per zone where that one is forced: not of a zone that is being
+    emptied, which is taken out of the list before. The largest shard must also fit on one of them. Nodes that share one
+    file system report the same disk; taking each figure as it stands errs on the safe side for used space. In place
+    nothing moves, so only a warning is due there; with surge it goes to the empty disk of a spare.
     """
     if subject.strategy is Strategy.SURGE:
         return  # what leaves a node goes to one whose disk is empty
@@ -59,15 +61,16 @@ def disk_room(subject: Subject) -> Iterator[Finding]:
             remedy="see in its log whether its data path is readable, until GET _cat/allocation shows its disk",
         )
         return
-    by_zone = bool(subject.seen.settings.effective(_FORCE))
+    forced = items(held_settings(subject).effective(FORCED_ZONES))
     pools: dict[object, _Pool] = {}
     for node in data:
-        pools.setdefault(_pool(node, by_zone=by_zone), _Pool()).add(node)
+        for pool in {_pool(node, forced), _pool(node, ())}:
+            pools.setdefault(pool, _Pool()).add(node)
     taken = {node.name for node in subject.taken}
     for node in data:
         if node.name not in taken:
             continue
-        problem = _too_full(subject, node, pools[_pool(node, by_zone=by_zone)])
+        problem = _too_full(subject, node, pools[_pool(node, forced)])
         if problem is not None:
             yield told(
                 "disk_room",
@@ -78,9 +81,9 @@ def disk_room(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _pool(node: NodeSeen, *, by_zone: bool) -> object:
+def _pool(node: NodeSeen, forced: Collection[str]) -> object:
     tiers = frozenset(role for role in node.roles if role == "data" or role.startswith("data_"))
-    return tiers, node.zone if by_zone else None
+    return tiers, node.zone if node.zone in forced else None
 
 
 def _too_full(subject: Subject, node: NodeSeen, pool: _Pool) -> str | None:

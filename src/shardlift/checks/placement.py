@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from shardlift.checks.members import expected_data
 from shardlift.checks.subject import Subject, blocks, put_settings, some, warns
-from shardlift.model import EngineKind, Finding, IndexSeen, Strategy, Version
+from shardlift.model import AWARENESS, EngineKind, Finding, IndexSeen, Strategy, Version
 
-AWARENESS = "cluster.routing.allocation.awareness."
 _SHARDS_MAX = "cluster.max_shards_per_node"
 _SHARDS_MAX_DEFAULT = 1000
 _FIRST_SHARDS_MAX = Version(7, 0, 0)  # 6.8 only logs that a limit is passed

@@ -35,13 +35,15 @@ from shardlift.model.observation import (
     ShardCopy,
     VotingSeen,
 )
-from shardlift.model.plan import SUB_STEPS, NodePlan, Plan, SubStep, ZoneChange
+from shardlift.model.plan import AWARENESS, FORCED_ZONES, SUB_STEPS, ForcedZones, NodePlan, Plan, SubStep, ZoneChange
 from shardlift.model.policy import Gates, OnBreach, Policy, Window, next_opening, open_at
 from shardlift.model.route import Hop, Leg, Route, RouteStatus
 from shardlift.model.simulation import SPEED, SPEED_MAX, Fault, FaultKind, Simulation
 from shardlift.model.task import StepRow, StepStatus, Task, TaskKind, TaskStatus, partial_account, paused_text
 
 __all__ = [
+    "AWARENESS",
+    "FORCED_ZONES",
     "PLACEHOLDERS",
     "SPEED",
     "SPEED_MAX",
@@ -61,6 +63,7 @@ __all__ = [
     "Fault",
     "FaultKind",
     "Finding",
+    "ForcedZones",
     "Forecast",
     "Gates",
     "Health",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from shardlift.model.cluster import Strategy
+
+AWARENESS = "cluster.routing.allocation.awareness."
+FORCED_ZONES = f"{AWARENESS}force.zone.values"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +109,48 @@ class ZoneChange:
 
 
 @dataclass(frozen=True, slots=True)
+class ForcedZones:
+    """What a change of zones makes of the list of forced zones (`FORCED_ZONES`).
+
+    A forced zone takes its share of places from all others, with or without data nodes in it. So the list is shortened
+    before the first node goes, and extended after the last: at no moment does it name a zone of the change in which no
+    data node is.
+
+    `emptied`: forced zones that no data node is in at the end. `filled`: zones that data nodes are in then, were not
+    before, and that are not forced. `configured`: the list as the nodes' own configuration has it, where no request
+    has set one.
+    """
+
+    emptied: tuple[str, ...]
+    filled: tuple[str, ...]
+    configured: tuple[str, ...] = ()
+
+    def during(self, forced: Iterable[str]) -> tuple[str, ...]:
+        """That list while nodes are taken. It may be empty, which forces nothing: were its only zone kept in it, that
+        one would still take its share of places from the others once its last node has left it."""
+        return tuple(zone for zone in forced if zone not in self.emptied)
+
+    def after(self, forced: Iterable[str], here: Collection[str]) -> tuple[str, ...]:
+        """That list once all nodes have moved, with data nodes in the zones `here`. The same when asked of its own
+        answer, so that it may be asked again after a crash."""
+        kept = (zone for zone in forced if zone not in self.emptied or zone in here)
+        new = (zone for zone in self.filled if zone in here)
+        return tuple(dict.fromkeys((*kept, *new))) or tuple(sorted(here))
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Batches of nodes in the order they are taken, all to `image_id`. A batch holds nodes of one zone only."""
+    """Batches of nodes in the order they are taken, all to `image_id`. A batch holds nodes of one zone only.
+
+    `forced`: what becomes of the forced zones, None where that is nothing.
+    """
 
     cluster_id: str
     strategy: Strategy
     image_id: str
     batches: tuple[tuple[NodePlan, ...], ...]
     zones: ZoneChange | None = None
+    forced: ForcedZones | None = None
 
     @property
     def nodes(self) -> tuple[NodePlan, ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shardlift.allocation import Chooser, Copy, Drained, Place, State, bring_back, build_state, drain, take_down, wipe
-from shardlift.checks import Subject
+from shardlift.checks import Subject, held_settings
 from shardlift.model import (
     DiskPeak,
     EngineKind,
@@ -46,9 +46,11 @@ def plan_and_forecast(subject: Subject) -> tuple[Plan | None, Forecast | None, t
 
 
 def forecast(subject: Subject, plan: Plan, on_move: Callable[[Move], None] | None = None) -> Forecast:
-    """Walks the plan. `on_move` is told each move off a drained node, in order."""
+    """Walks the plan, with the forced zones as they are held meanwhile. `on_move` is told each move off a drained node,
+    in order."""
     release = (subject.image.engine is EngineKind.OPENSEARCH, subject.image.version)
-    state = build_state(subject.seen, (*subject.cluster.nodes, *spare_nodes(plan, subject)), release)
+    seen = replace(subject.seen, settings=held_settings(subject))
+    state = build_state(seen, (*subject.cluster.nodes, *spare_nodes(plan, subject)), release)
     return _Walk(state, plan, on_move or (lambda _move: None)).run()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from shardlift.checks import Subject, check_batches, check_plan
+from shardlift.checks import Subject, check_batches, check_plan, forced_zones
 from shardlift.checks.members import holds_data
 from shardlift.model import Finding, Node, NodePlan, NodeSeen, Plan, Severity, Strategy
 from shardlift.planner.batches import make_batches
@@ -42,6 +42,7 @@ def draft_plan(subject: Subject) -> Plan:
             tuple(_node_plan(node, members.get(node.name), subject, canary=node.name == first) for node in batch)
             for batch in batches
         ),
+        forced=forced_zones(subject),
     )
     return with_spares(plan, subject) if subject.strategy is Strategy.SURGE else plan
 

@@ -91,6 +91,33 @@ class Ledger:
         if await self._held(VALUE, key) is not None or (await self._engine.settings()).effective(key) is None:
             await self.set_value(key, value)
 
+    async def kept_from(self, key: str) -> SettingChange | None:
+        """This task's own row of a value, with what was there before it."""
+        return await self._held(VALUE, key)
+
+    async def value_disputed(self, key: str) -> bool:
+        """Whether somebody else has set a key that this task holds, or held when it failed: then it stays theirs.
+
+        Two open rows are left by a crash between the two writes in which that is written down.
+        """
+        held = [one for one in await self._journal.open_changes() if (one.kind, one.key) == (VALUE, key)]
+        return len(held) > 1 or await self._journal.disputed(self._task_id, key)
+
+    async def keep_value(self, key: str, value: str) -> None:
+        """From now on what `restore` puts back is `value`, not what was there before this task.
+
+        With a key that the task does not hold yet the value is set first. Whatever crashes in between, the row says
+        what may be found there, and to do it again ends with the same. What somebody else has set is left.
+        """
+        held = await self._held(VALUE, key)
+        if held is None or held.ours == value:
+            settings = await self._engine.settings()
+            if held is None or settings.layer(held.layer).get(key) == held.before:
+                await self.set_value(key, value)
+                held = await self._held(VALUE, key)
+        if held is not None:
+            await self._journal.change_before(held.id, value)
+
     async def add_token(self, key: str, token: str) -> None:
         """Adds one item to a comma-joined list; what others have in it stays."""
         settings = await self._engine.settings()

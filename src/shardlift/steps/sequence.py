@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from shardlift.clock import Clock
 from shardlift.engine.protocol import Engine
-from shardlift.model import Strategy
+from shardlift.model import Plan
 from shardlift.steps.before import allocation_hold, master_handover, safety_check
 from shardlift.steps.context import Outcome, StepContext
 from shardlift.steps.host import (
@@ -21,6 +21,7 @@ from shardlift.steps.ledger import Ledger
 from shardlift.steps.rejoin import cluster_rejoin, task_status_update
 from shardlift.steps.spare import surge_migration
 from shardlift.steps.traffic import traffic_removal
+from shardlift.steps.zones import hold_zones
 
 Step = Callable[[StepContext], Awaitable[Outcome]]
 
@@ -46,14 +47,15 @@ _RECOVERIES_IN_PLACE = 8
 _LONG_POLL_S = 10.0
 
 
-async def hold_cluster(ledger: Ledger, strategy: Strategy) -> None:
+async def hold_cluster(ledger: Ledger, engine: Engine, plan: Plan) -> None:
     """For the length of a task: shards move only because a node needs it.
 
     Rebalancing in between would fill the first upgraded node with primaries, whose replicas then can go nowhere, and
     would move bytes that the next drain moves again. Draining itself does not heed this setting (LocalShardsBalancer).
     """
     await ledger.set_value(_REBALANCE, "none")
-    if strategy.keeps_data:
+    await hold_zones(ledger, engine, plan.forced)
+    if plan.strategy.keeps_data:
         # A copy that comes back with its node replays a few operations and copies next to nothing, so the engines'
         # default of two at a time only makes the next node wait. Whoever has chosen a number keeps it.
         await ledger.set_if_unset(_RECOVERIES, str(_RECOVERIES_IN_PLACE))

@@ -13,6 +13,7 @@ from shardlift.model import (
     Cluster,
     ClusterStatus,
     EngineKind,
+    ForcedZones,
     Gates,
     InstanceType,
     Node,
@@ -107,6 +108,7 @@ def plan_to_json(plan: Plan) -> dict[str, object]:
             for batch in plan.batches
         ],
         "zones": None if plan.zones is None else asdict(plan.zones),
+        "forced": None if plan.forced is None else asdict(plan.forced),
     }
 
 
@@ -120,7 +122,12 @@ def plan_from(data: Mapping[str, Any]) -> Plan:
             tuple(NodePlan(**{"drained": node["fresh_data"], **node}) for node in batch) for batch in data["batches"]
         ),
         zones=_zones_from(data.get("zones")),
+        forced=_forced_from(data.get("forced")),
     )
+
+
+def _forced_from(data: Mapping[str, Any] | None) -> ForcedZones | None:
+    return None if data is None else ForcedZones(**{name: tuple(zones) for name, zones in data.items()})
 
 
 def _zones_from(data: Mapping[str, Any] | None) -> ZoneChange | None:

@@ -288,6 +288,13 @@ class Journal:
         async with self._fenced() as connection:
             await connection.execute(update(setting_change).where(setting_change.c.id == change_id).values(ours=ours))
 
+    async def change_before(self, change_id: int, before: str) -> None:
+        """What it is put back to from now on."""
+        async with self._fenced() as connection:
+            await connection.execute(
+                update(setting_change).where(setting_change.c.id == change_id).values(before=before)
+            )
+
     async def disputed(self, task_id: str, key: str) -> bool:
         """Whether somebody else has changed the key while the task held it, as far as that was noted at the end."""
         query = select(setting_change.c.id).where(
