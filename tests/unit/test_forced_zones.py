@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from shardlift.errors import DriverError
 from shardlift.executor import Event
-from shardlift.model import FORCED_ZONES, ForcedZones, Node, Severity, TaskStatus
+from shardlift.model import FORCED_ZONES, ForcedZones, Severity, TaskStatus
 from shardlift.planner import spread
 from shardlift.service.requests import MigrateRequest
 from tests.worlds import Crash, Lab, make_cluster, open_lab
@@ -255,9 +255,7 @@ def test_the_list_as_held_takes_no_place_from_a_copy(zones: list[str], data: st.
     where = dict(zip((node.name for node in made), zones, strict=True))
     forced = tuple(data.draw(st.lists(st.sampled_from(sorted({*zones})), unique=True, min_size=1)))
     target = data.draw(st.lists(ZONES, min_size=1, max_size=4, unique=True))
-    nodes = [
-        Node(**{**{name: getattr(node, name) for name in node.__slots__}, "zone": where[node.name]}) for node in made
-    ]
+    nodes = [replace(node, zone=where[node.name]) for node in made]
     moves = spread(nodes, target)
     end = where | moves
     change = ForcedZones(
@@ -268,8 +266,10 @@ def test_the_list_as_held_takes_no_place_from_a_copy(zones: list[str], data: st.
     final = change.after(forced, {*end.values()})
     assert final == change.after(final, {*end.values()}), "asked again after a crash it is the same"
     assert room(copies, [*end.values()], final) == room(copies, [*end.values()], ())
-    moments = [where, *accumulate(moves.items(), lambda at, move: at | dict([move]), initial=where)]
-    for at, mover in zip(moments, [None, *moves, None], strict=True):
+    moments = [where]
+    for mover in moves:
+        moments.append(moments[-1] | {mover: moves[mover]})
+    for at, mover in zip([where, *moments], [None, *moves, None], strict=True):
         present = [zone for name, zone in at.items() if name != mover]
         if present:
             assert room(copies, present, held) == room(copies, present, ())

@@ -68,6 +68,9 @@ async def test_a_zone_moves_there_and_back_where_forced_zones_left_as_they_are_w
         lab.world.put_cluster_setting("persistent", key + "attributes", "zone")
         lab.world.put_cluster_setting("persistent", key + "force.zone.values", f"{A},{B}")
         for source, target in ((A, C), (C, A)):
+            report = await lab.service.check_move(migrate(lab, source, target))
+            assert report.forecast is not None
+            assert report.forecast.waiting == 0, "no copy is told to be without a place in the end"
             task = await lab.service.migrate(migrate(lab, source, target))
             await lab.drive(lambda _event: lab.world.write())
             assert (await lab.task(task)).status is TaskStatus.SUCCESS

@@ -40,8 +40,8 @@ async def keep_zones(ledger: Ledger, engine: Engine, forced: ForcedZones | None)
     was = tuple(items(now if held is None else held.before)) or forced.configured
     here = {node.zone for node in await engine.nodes() if node.holds_data and node.zone is not None}
     after = forced.after(was, here)
-    # Somebody has taken the list away, or has set it since the last safety check: it is left, and told of where settings
-    # are put back.
+    # Somebody has taken the list away, or has set it since the last safety check: it is left, and told of where
+    # settings are put back.
     theirs = not was or (held is not None and now not in (held.ours, held.before, ",".join(after)))
     if theirs or (held is None and after == was):
         return ()
