@@ -32,7 +32,7 @@ from shardlift.steps.boundary import Boundary
 from shardlift.steps.context import AbortedError, SuspendedError
 from shardlift.steps.migration import EXCLUDE_NAME
 from shardlift.steps.spare import end_spares, spares_left
-from shardlift.steps.zones import keep_zones
+from shardlift.steps.zones import end_zones
 from shardlift.store import Control, StoreError
 
 _log = structlog.get_logger(__name__)
@@ -298,7 +298,7 @@ class Executor:
 
     async def _succeeded(self) -> TaskStatus:
         bench, image, plan = self._bench, self._bench.image, self._task.plan
-        zones = await self._patiently(lambda: keep_zones(self._ledger, bench.engine, plan.forced))
+        zones = await self._patiently(lambda: end_zones(self._ledger, bench.engine, plan))
         notes = *zones, *await self.end_spares(), *await self._settle(timeout_s=bench.settings.rejoin_timeout_s)
         await self._count_recoveries()
         await bench.journal.end_task(

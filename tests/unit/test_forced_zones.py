@@ -237,6 +237,102 @@ async def test_a_list_that_was_taken_away_before_the_walk_is_not_made_anew(fast_
         assert lab.world.persistent == {ATTRIBUTES: "zone"}
 
 
+SPREAD = f"{A},{B},{C}"
+
+
+async def test_copies_are_kept_apart_once_nodes_are_dealt_over_zones(fast_home: Path) -> None:
+    async with open_lab(fast_home, nodes=6, zones=(A,), shards=6) as lab:
+        (told,) = (one for one in (await lab.service.check_move(migrate(lab, A, SPREAD))).findings)
+        assert (told.rule, told.severity) == ("zone_ceiling", Severity.WARN)
+        assert "will be kept apart by zone" in told.reason
+        task = await lab.service.migrate(migrate(lab, A, SPREAD))
+        meanwhile: set[str | None] = set()
+
+        def look(_event: Event) -> None:
+            lab.world.write()
+            meanwhile.add(lab.world.persistent.get(ATTRIBUTES))
+
+        await lab.drive(look)
+        done = await lab.task(task)
+        assert done.status is TaskStatus.SUCCESS, done.fail_message
+        assert meanwhile == {None}, "the first node of a second zone would draw half of all copies"
+        assert lab.world.persistent == {ATTRIBUTES: "zone"}
+        assert "kept apart by zone from now on" in (done.fail_message or "")
+        assert_apart(lab)
+
+
+async def test_awareness_is_turned_on_whatever_crashes_and_stays(fast_home: Path) -> None:
+    async with open_lab(fast_home, zones=(A,)) as lab:
+        task = await lab.service.migrate(migrate(lab, A, SPREAD))
+        met: set[object] = set()
+
+        def crash_once(*point: str) -> None:
+            if ATTRIBUTES in point[2] and point not in met:
+                met.add(point)
+                raise Crash
+
+        lab.fault = crash_once
+        while (await lab.task(task)).status is TaskStatus.RUNNING:
+            try:
+                await lab.drive(lambda _event: lab.world.write())
+            except Crash:
+                continue
+        await lab.drive()
+        assert len(met) == 2
+        assert lab.world.persistent == {ATTRIBUTES: "zone"}
+        assert "somebody else" not in ((await lab.task(task)).fail_message or "")
+
+
+@pytest.mark.parametrize(
+    ("target", "theirs"),
+    [
+        (D, None),  # one zone to one zone
+        (SPREAD, "rack"),  # somebody keeps them apart by something else meanwhile
+    ],
+)
+async def test_awareness_is_not_turned_on(fast_home: Path, target: str, theirs: str | None) -> None:
+    async with open_lab(fast_home, zones=(A,)) as lab:
+        task = await lab.service.migrate(migrate(lab, A, target))
+        lab.world.persistent |= {} if theirs is None else {ATTRIBUTES: theirs}
+        await lab.drive(lambda _event: lab.world.write())
+        done = await lab.task(task)
+        assert done.status is TaskStatus.SUCCESS, done.fail_message
+        assert lab.world.persistent.get(ATTRIBUTES) == theirs
+
+
+async def test_awareness_is_not_turned_on_where_nodes_are_not_where_they_were_to_be(fast_home: Path) -> None:
+    async with open_lab(fast_home, zones=(A,)) as lab:
+        task = await lab.service.migrate(migrate(lab, A, SPREAD))
+
+        def gather(event: Event) -> None:
+            lab.world.write()
+            if event == Event("journaled", task.total[-1], 12):
+                for node in lab.world.nodes.values():
+                    node.zone = A
+
+        await lab.drive(gather)
+        assert f"not kept apart by zone: data nodes are in {A} only" in ((await lab.task(task)).fail_message or "")
+        assert lab.world.persistent == {}
+
+
+@pytest.mark.parametrize("order", [0, 11])
+async def test_awareness_stays_off_when_the_task_fails(fast_home: Path, order: int) -> None:
+    async with open_lab(fast_home, zones=(A,)) as lab:
+        task = await lab.service.migrate(migrate(lab, A, SPREAD))
+
+        def fail(event: Event) -> None:
+            if event == Event("begun", task.total[-1], order):
+                raise DriverError("planted")
+
+        await lab.drive(fail)
+        assert (await lab.task(task)).status is TaskStatus.FAILED
+        assert lab.world.persistent == {}
+        await lab.service.retry(task.id)
+        await lab.drive()
+        assert lab.world.persistent == {ATTRIBUTES: "zone"}
+        assert_apart(lab)
+
+
 def room(copies: int, nodes: Sequence[str], forced: Sequence[str]) -> int:
     """Copies of one shard that have a place on data nodes in these zones, as the engine's decider counts."""
     most = -(-copies // len({*nodes, *forced}))

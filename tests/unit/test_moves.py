@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from shardlift.errors import BusyError, NotFoundError, RefusedError, UsageError
 from shardlift.executor import Event
-from shardlift.model import InstanceType, Task, TaskKind, TaskStatus
+from shardlift.model import AWARE_OF, InstanceType, Task, TaskKind, TaskStatus
 from shardlift.planner import spread
 from shardlift.service.requests import MigrateRequest, ReplaceRequest, RestartRequest
 from shardlift.store import Journal
@@ -22,13 +23,13 @@ VIRTUAL_TIME = True
 A, B, C = "zone-a", "zone-b", "zone-c"
 
 
-async def assert_done(lab: Lab, task: Task) -> Task:
+async def assert_done(lab: Lab, task: Task, settings: Mapping[str, str] | None = None) -> Task:
     """All that must be true after a success, whatever it was about."""
     done = await lab.task(task)
     assert done.status is TaskStatus.SUCCESS, done.fail_message
     assert done.completed == done.total
     assert lab.world.lost() == {}
-    assert (lab.world.persistent, lab.world.transient, lab.world.voting_excluded) == ({}, {}, set())
+    assert (lab.world.persistent, lab.world.transient, lab.world.voting_excluded) == (settings or {}, {}, set())
     twice = {pair: count for pair, count in Counter(lab.world.effects).items() if count > 1}
     assert twice == {}, "a sub-step was done twice on a host"
     after = await lab.service.cluster(lab.cluster.id)
@@ -85,7 +86,7 @@ async def test_nodes_are_dealt_over_several_zones(fast_home: Path) -> None:
         task = await lab.service.migrate(migrate(lab, A, f"{A},{B},{C}", migrate_type="multi_az_change"))
         assert len(task.total) == 4
         await lab.drive(lambda _event: lab.world.write())
-        await assert_done(lab, task)
+        await assert_done(lab, task, {AWARE_OF: "zone"})
         assert Counter(node.zone for node in lab.world.nodes.values()) == {A: 2, B: 2, C: 2}
 
 

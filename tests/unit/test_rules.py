@@ -18,9 +18,11 @@ from shardlift.checks import (
     check_plan,
     forced_zones,
     held_settings,
+    turns_aware,
     unexplained_unassigned,
 )
 from shardlift.model import (
+    AWARE_OF,
     FORCED_ZONES,
     BackupSeen,
     ClusterSettings,
@@ -450,6 +452,23 @@ def test_a_zone_that_is_emptied_may_fill_the_disks_of_others() -> None:
     for target, rules in (({0: "zone-c", 1: "zone-c"}, set()), ({0: "zone-c"}, {"disk_room"})):
         asked = moved(target, "zone-a,zone-b")
         assert rules_of(check_plan(replace(asked, seen=replace(asked.seen, nodes=nodes))), Severity.BLOCK) == rules
+
+
+def test_awareness_is_turned_on_only_where_every_copy_has_a_place_in_the_end() -> None:
+    def told(replicas: int, zones: dict[int, str], **more: object) -> tuple[bool, list[str]]:
+        asked = moved(zones, None, replicas, "zone-b")
+        seen = replace(asked.seen, settings=ClusterSettings(**more))  # type: ignore[arg-type]
+        asked = replace(asked, seen=seen, spreads=True)
+        return turns_aware(asked), [one.reason for one in check_plan(asked) if one.rule == "zone_ceiling"]
+
+    assert told(1, {0: "zone-c"})[0]
+    assert "will be kept apart by zone once" in told(1, {0: "zone-c"})[1][0]
+    # Of four copies two at most in each zone, and one node in zone-c.
+    assert told(3, {0: "zone-c"})[0] is False
+    assert told(3, {0: "zone-c"})[1][0].endswith("books has 4 copies of each shard, and only 3 would fit")
+    assert told(1, {0: "zone-b"})[1][0].endswith("data nodes are in zone-b only")
+    for layer in ("persistent", "transient", "defaults"):
+        assert told(1, {0: "zone-c"}, **{layer: {AWARE_OF: "rack"}}) == (False, []), "apart by something else already"
 
 
 def test_a_move_that_leaves_too_few_places_is_refused_without_forced_zones_too() -> None:

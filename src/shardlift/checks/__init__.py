@@ -17,7 +17,7 @@ from shardlift.checks.rules import (
 )
 from shardlift.checks.subject import Subject
 from shardlift.checks.versions import hop_allowed, oldest_index
-from shardlift.checks.zones import forced_zones, held_settings
+from shardlift.checks.zones import forced_zones, held_settings, not_apart, turns_aware
 
 __all__ = [
     "BATCH_RULES",
@@ -36,7 +36,9 @@ __all__ = [
     "hop_allowed",
     "items",
     "legs_of",
+    "not_apart",
     "oldest_index",
     "only_copies",
+    "turns_aware",
     "unexplained_unassigned",
 ]

@@ -26,7 +26,8 @@ class Subject:
     `batch_size`: how many nodes may be taken together at most. `mates`: names of the nodes taken together with `node`.
 
     Of a task that is no upgrade (`kind`), `chosen` names the nodes it is about, `to_zones` tells which of them change
-    to which zone, and `unsaved` that they come back with an empty disk although nothing has left them before.
+    to which zone, `spreads` that they are dealt over several, and `unsaved` that they come back with an empty disk
+    although nothing has left them before.
     """
 
     seen: Observation
@@ -46,6 +47,7 @@ class Subject:
     chosen: frozenset[str] | None = None
     to_zones: Mapping[str, str] = field(default_factory=dict)
     unsaved: bool = False
+    spreads: bool = False
     mates: frozenset[str] = frozenset()
     batch_size: int = 1
 

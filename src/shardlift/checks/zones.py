@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from shardlift.checks.members import expected_data
 from shardlift.checks.placement import items, replicas_needed
-from shardlift.checks.subject import Subject, blocks, some, warns
-from shardlift.model import AWARENESS, FORCED_ZONES, ClusterSettings, Finding, ForcedZones
+from shardlift.checks.subject import Subject, blocks, put_settings, some, warns
+from shardlift.model import AWARE_OF, FORCED_ZONES, ClusterSettings, Finding, ForcedZones, IndexSeen, NodeSeen
 
 _RULE = "zone_ceiling"
 
@@ -21,7 +21,7 @@ def forced_zones(subject: Subject) -> ForcedZones | None:
     """
     settings = subject.seen.settings
     forced = items(settings.effective(FORCED_ZONES))
-    if not subject.to_zones or not forced or "zone" not in items(settings.effective(f"{AWARENESS}attributes")):
+    if not subject.to_zones or not forced or "zone" not in items(settings.effective(AWARE_OF)):
         return None
     before, after = _nodes_by_zone(subject, {}), _nodes_by_zone(subject, subject.to_zones)
     emptied = tuple(zone for zone in forced if zone in before and zone not in after)
@@ -43,6 +43,55 @@ def held_settings(subject: Subject) -> ClusterSettings:
     return replace(settings, **{layer: {**settings.layer(layer), FORCED_ZONES: held}})
 
 
+def turns_aware(subject: Subject) -> bool:
+    """Whether copies are kept apart by zone once the nodes are dealt over several: where they are not yet by anything,
+    and all of them have a place even so. Only then, since the first node of a second zone would draw half of them."""
+    return _may_turn(subject) and not_apart(_later(subject), subject.seen.indices) is None
+
+
+def not_apart(nodes: Iterable[NodeSeen], indices: Iterable[IndexSeen]) -> str | None:
+    """Why copies cannot be kept apart by zone on these nodes; None: they can."""
+    data = [node for node in nodes if node.holds_data]
+    zones = Counter(node.zone for node in data if node.zone is not None)
+    if len(zones) <= 1:
+        return f"data nodes are in {some(sorted(zones)) or 'no zone'} only"
+    without = [node.name for node in data if node.zone is None]
+    if without:
+        return f"{some(without)} would take no copies, having no zone"
+    for index in indices:
+        copies = replicas_needed(index) + 1
+        if index.primaries and _room(copies, zones, ()) < min(copies, len(data)):
+            return f"{index.name} has {copies} copies of each shard, and only {_room(copies, zones, ())} would fit"
+    return None
+
+
+def _may_turn(subject: Subject) -> bool:
+    return subject.spreads and not items(subject.seen.settings.effective(AWARE_OF))
+
+
+def _later(subject: Subject) -> Iterator[NodeSeen]:
+    """The members once they have moved. One that is out is brought back first, or there is no plan."""
+    for node in subject.seen.nodes:
+        zone = subject.to_zones.get(node.name)
+        yield node if zone is None else replace(node, attributes={**node.attributes, "zone": zone})
+
+
+def _awareness_told(subject: Subject) -> Finding:
+    problem = not_apart(_later(subject), subject.seen.indices)
+    return warns(
+        _RULE,
+        subject.cluster.name,
+        reason=f"copies will not be kept apart by zone: {problem}"
+        if problem
+        else "copies will be kept apart by zone once all nodes have moved, and move once more for it",
+        evidence=f"{AWARE_OF} is not set",
+        remedy=f"where they are to be: mend that, and after the move {put_settings('persistent', AWARE_OF, 'zone')}"
+        if problem
+        else f"nothing is to be done; where they are not to be, after the move "
+        f"{put_settings('persistent', AWARE_OF, None)}",
+    )
+
+
 def zone_ceiling(subject: Subject) -> Iterator[Finding]:
     """Once the nodes have changed zones, each shard's copies fit under the ceiling of copies in a zone.
 
@@ -51,7 +100,9 @@ def zone_ceiling(subject: Subject) -> Iterator[Finding]:
     the task leaves it behind. What it makes of the list is told.
     """
     settings = subject.seen.settings
-    if not subject.to_zones or "zone" not in items(settings.effective(f"{AWARENESS}attributes")):
+    if _may_turn(subject):
+        yield _awareness_told(subject)
+    if not subject.to_zones or "zone" not in items(settings.effective(AWARE_OF)):
         return
     forced = items(settings.effective(FORCED_ZONES))
     before, after = _nodes_by_zone(subject, {}), _nodes_by_zone(subject, subject.to_zones)

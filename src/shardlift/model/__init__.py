@@ -35,7 +35,19 @@ from shardlift.model.observation import (
     ShardCopy,
     VotingSeen,
 )
-from shardlift.model.plan import AWARENESS, FORCED_ZONES, SUB_STEPS, ForcedZones, NodePlan, Plan, SubStep, ZoneChange
+from shardlift.model.plan import (
+    AWARE_OF,
+    AWARENESS,
+    AZ_MIGRATE,
+    FORCED_ZONES,
+    MULTI_AZ_CHANGE,
+    SUB_STEPS,
+    ForcedZones,
+    NodePlan,
+    Plan,
+    SubStep,
+    ZoneChange,
+)
 from shardlift.model.policy import Gates, OnBreach, Policy, Window, next_opening, open_at
 from shardlift.model.route import Hop, Leg, Route, RouteStatus
 from shardlift.model.simulation import SPEED, SPEED_MAX, Fault, FaultKind, Simulation
@@ -43,7 +55,10 @@ from shardlift.model.task import StepRow, StepStatus, Task, TaskKind, TaskStatus
 
 __all__ = [
     "AWARENESS",
+    "AWARE_OF",
+    "AZ_MIGRATE",
     "FORCED_ZONES",
+    "MULTI_AZ_CHANGE",
     "PLACEHOLDERS",
     "SPEED",
     "SPEED_MAX",

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from shardlift.model.cluster import Strategy
 
+AZ_MIGRATE, MULTI_AZ_CHANGE = "az_migrate", "multi_az_change"
 AWARENESS = "cluster.routing.allocation.awareness."
+AWARE_OF = f"{AWARENESS}attributes"
 FORCED_ZONES = f"{AWARENESS}force.zone.values"
 
 
@@ -107,6 +109,11 @@ class ZoneChange:
     target: str
     final: tuple[tuple[str, tuple[str, ...]], ...]
 
+    @property
+    def spreads(self) -> bool:
+        """Whether nodes are dealt over several zones, not moved from one to another."""
+        return self.migrate_type == MULTI_AZ_CHANGE and "," in self.target
+
 
 @dataclass(frozen=True, slots=True)
 class ForcedZones:
@@ -142,7 +149,8 @@ class ForcedZones:
 class Plan:
     """Batches of nodes in the order they are taken, all to `image_id`. A batch holds nodes of one zone only.
 
-    `forced`: what becomes of the forced zones, None where that is nothing.
+    `forced`: what becomes of the forced zones, None where that is nothing. `aware`: once all nodes are done, copies are
+    kept apart by zone, which they were not before.
     """
 
     cluster_id: str
@@ -151,6 +159,7 @@ class Plan:
     batches: tuple[tuple[NodePlan, ...], ...]
     zones: ZoneChange | None = None
     forced: ForcedZones | None = None
+    aware: bool = False
 
     @property
     def nodes(self) -> tuple[NodePlan, ...]:

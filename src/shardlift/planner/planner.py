@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from shardlift.checks import Subject, check_batches, check_plan, forced_zones
+from shardlift.checks import Subject, check_batches, check_plan, forced_zones, turns_aware
 from shardlift.checks.members import holds_data
 from shardlift.model import Finding, Node, NodePlan, NodeSeen, Plan, Severity, Strategy
 from shardlift.planner.batches import make_batches
@@ -43,6 +43,7 @@ def draft_plan(subject: Subject) -> Plan:
             for batch in batches
         ),
         forced=forced_zones(subject),
+        aware=turns_aware(subject),
     )
     return with_spares(plan, subject) if subject.strategy is Strategy.SURGE else plan
 

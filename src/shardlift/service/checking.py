@@ -58,6 +58,7 @@ async def _subject(engine: Engine, backend: Backend, cluster: Cluster, image: Im
         chosen=intent.chosen,
         to_zones=intent.to_zones,
         unsaved=intent.unsaved,
+        spreads=intent.zones is not None and intent.zones.spreads,
         batch_size=intent.batch_size,
     )
 

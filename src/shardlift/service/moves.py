@@ -10,12 +10,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from shardlift.errors import NotFoundError, RefusedError, UsageError
-from shardlift.model import Cluster, InstanceType, Node, Strategy, TaskKind, ZoneChange
+from shardlift.model import AZ_MIGRATE, MULTI_AZ_CHANGE, Cluster, InstanceType, Node, Strategy, TaskKind, ZoneChange
 from shardlift.planner import spread
 from shardlift.service.requests import Intent, MigrateRequest, ReplaceRequest, RestartRequest
 
 ALL = "all"
-AZ_MIGRATE, MULTI_AZ_CHANGE = "az_migrate", "multi_az_change"
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _BY = ("role", "node", "az")
 _NAMED_MAX = 10

@@ -50,7 +50,7 @@ def takes_none(world: World, node: SimNode) -> bool:
 
 
 def unsuitable(world: World) -> Iterator[SimNode]:
-    """The nodes on which `may_remain` objects to copies whatever their index. Asked of all nodes at each reroute."""
+    """The nodes on which `may_remain` objects to copies whatever their shard. Asked of all nodes at each reroute."""
     rules = world.in_force
     filters, high = rules.filters, rules.high_percent
     for node in world.nodes.values():
@@ -59,10 +59,10 @@ def unsuitable(world: World) -> Iterator[SimNode]:
 
 
 def may_remain(world: World, copy: Copy) -> list[Decision]:
-    """Objections to the copy where it is: filters and a disk above its high watermark."""
+    """Objections to the copy where it is: filters, too many in its zone, and a disk above its high watermark."""
     node = world.nodes[copy.node or ""]
     index = world.indices[copy.index]
-    said = [*_filter(world, index, copy, node)]
+    said = [*_filter(world, index, copy, node), *_awareness(world, index, copy, node)]
     if _used_percent(world, node, 0) > world.in_force.high_percent:
         said.append(("disk_threshold", "NO", "the node is above the high watermark"))
     return [Decision(decider, verdict, explanation, node.name) for decider, verdict, explanation in said]

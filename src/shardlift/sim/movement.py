@@ -19,6 +19,7 @@ from shardlift.sim.parts import Copy, Data, Group, Move, SimIndex, SimNode
 if TYPE_CHECKING:
     from shardlift.sim.world import World
 
+_AWARENESS = "cluster.routing.allocation.awareness.attributes"
 _HANDSHAKE_S = 0.2
 _REPLAY_BYTES = 4096
 _DELAYED_S = 60.0
@@ -49,10 +50,10 @@ def restless(world: World) -> list[Copy]:
     """The copies that `may_remain` can object to, in the order of the table.
 
     Copies that others send away cannot become more: no decider lets a node be filled above the high watermark, unless
-    that is below the low one.
+    that is below the low one. With awareness of zones each copy may be one too many in its zone.
     """
     rules = world.in_force
-    if rules.low_percent > rules.high_percent:
+    if rules.low_percent > rules.high_percent or rules.value(_AWARENESS):
         return [*world.copies]
     found = {copy for node in unsuitable(world) for copy in world.routing.placed(node.name)}
     for index in world.indices.values():

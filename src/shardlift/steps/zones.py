@@ -1,11 +1,12 @@
-"""Forced zones while nodes change zones: shortened before the first node goes, as they are to be after the last."""
+"""Awareness of zones while nodes change zones: forced zones are shortened before the first node goes, and what is to be
+there in the end is set after the last."""
 
 from __future__ import annotations
 
-from shardlift.checks import items
+from shardlift.checks import items, not_apart
 from shardlift.engine.protocol import Engine
 from shardlift.errors import EngineError
-from shardlift.model import FORCED_ZONES, ForcedZones
+from shardlift.model import AWARE_OF, FORCED_ZONES, ForcedZones, Plan
 from shardlift.steps.ledger import Ledger
 
 _BAD_REQUEST = 400
@@ -24,8 +25,39 @@ async def hold_zones(ledger: Ledger, engine: Engine, forced: ForcedZones | None)
         await ledger.set_value(FORCED_ZONES, ",".join(during))
 
 
-async def keep_zones(ledger: Ledger, engine: Engine, forced: ForcedZones | None) -> tuple[str, ...]:
-    """Once all nodes have moved, and before settings are put back: the list that is to be there from now on.
+async def end_zones(ledger: Ledger, engine: Engine, plan: Plan) -> tuple[str, ...]:
+    """Once all nodes are done, and before settings are put back: what is to be there from now on. A line for each."""
+    return *await _keep_forced(ledger, engine, plan.forced), *await _turn_aware(ledger, engine, aware=plan.aware)
+
+
+async def _turn_aware(ledger: Ledger, engine: Engine, *, aware: bool) -> tuple[str, ...]:
+    """Copies are kept apart by zone from now on. Where shards are waited for until they rest, these are, too."""
+    if not aware:
+        return ()
+    seen = await engine.observe()
+    held = await ledger.kept_from(AWARE_OF)
+    if items(seen.settings.effective(AWARE_OF)) and held is None:
+        return ()  # somebody has set it meanwhile, to whatever
+    problem = not_apart(seen.nodes, seen.indices)
+    if problem and held is None:
+        return (f"copies are not kept apart by zone: {problem}",)
+    told = await _keep(ledger, AWARE_OF, "zone")
+    return told or (f"copies are kept apart by zone from now on ({AWARE_OF} is zone), and moved for it by the engine",)
+
+
+async def _keep(ledger: Ledger, key: str, value: str) -> tuple[str, ...]:
+    """A line when the engine refuses it, which is no reason for a task not to end that has moved all nodes."""
+    try:
+        await ledger.keep_value(key, value)
+    except EngineError as error:
+        if error.status != _BAD_REQUEST:
+            raise
+        return (f"{key} could not be set to {value}: {error.message}",)
+    return ()
+
+
+async def _keep_forced(ledger: Ledger, engine: Engine, forced: ForcedZones | None) -> tuple[str, ...]:
+    """The list of forced zones that is to be there from now on.
 
     Returns a line about it. Everything is computed from the row in the ledger and the nodes that are there, so it may
     be done again after a crash anywhere in between.
@@ -45,10 +77,5 @@ async def keep_zones(ledger: Ledger, engine: Engine, forced: ForcedZones | None)
     theirs = not was or (held is not None and now not in (held.ours, held.before, ",".join(after)))
     if theirs or (held is None and after == was):
         return ()
-    try:
-        await ledger.keep_value(FORCED_ZONES, ",".join(after))
-    except EngineError as error:
-        if error.status != _BAD_REQUEST:
-            raise
-        return (f"{FORCED_ZONES} could not be set to {','.join(after)}: {error.message}",)
-    return (f"{FORCED_ZONES} names {','.join(after)} from now on",)
+    told = await _keep(ledger, FORCED_ZONES, ",".join(after))
+    return told or (f"{FORCED_ZONES} names {','.join(after)} from now on",)

@@ -109,6 +109,7 @@ def plan_to_json(plan: Plan) -> dict[str, object]:
         ],
         "zones": None if plan.zones is None else asdict(plan.zones),
         "forced": None if plan.forced is None else asdict(plan.forced),
+        "aware": plan.aware,
     }
 
 
@@ -123,6 +124,7 @@ def plan_from(data: Mapping[str, Any]) -> Plan:
         ),
         zones=_zones_from(data.get("zones")),
         forced=_forced_from(data.get("forced")),
+        aware=data.get("aware", False),
     )
 
 
