@@ -96,8 +96,10 @@ async def test_one_zone_moves_while_copies_are_kept_apart_by_zone() -> None:
         assert await at.settings() == after, "the forced zones are the new ones, and nothing else is left"
 
 
-async def test_one_zone_becomes_three() -> None:
-    async with moving(ess(3), zones=(A,), settings=AWARE) as at:
+@pytest.mark.parametrize("aware", [True, False], ids=["aware", "unaware"])
+async def test_one_zone_becomes_three(aware: bool) -> None:
+    """Where copies were not kept apart by zone they are in the end."""
+    async with moving(ess(3), zones=(A,), settings=AWARE if aware else {}) as at:
         before, processes = await at.settings(), await processes_of(at)
         task, told = await change_of_zones(at, "multi_az_change", A, f"{A},{B},{C}")
         assert len(task.total) == 2, "one node stays: as few as can be move"
@@ -106,7 +108,7 @@ async def test_one_zone_becomes_three() -> None:
         assert Counter(one["zone"] for one in (await at.members()).values()) == {A: 1, B: 1, C: 1}
         spread = await at.zones_of_copies()
         assert all(len(set(zones)) == len(zones) == 2 for zones in spread.values()), spread
-        assert await at.settings() == before
+        assert await at.settings() == {**before, "persistent": {**before["persistent"], **AWARE}}
 
 
 async def _killed(at: Moving, node: Node) -> None:
