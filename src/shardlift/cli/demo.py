@@ -17,7 +17,9 @@ def demo(
     target: Annotated[str, typer.Option("--to", help="The image to upgrade to.")] = "opensearch:3.4.0",
     nodes: Annotated[int, typer.Option(min=3, max=20, help="How many nodes, about 1 GiB of memory each.")] = 3,
     docs: Annotated[int, typer.Option(min=1, max=10_000_000, help="Documents to load before the upgrade.")] = 40_000,
-    strategy: Annotated[Strategy, typer.Option(help="How nodes are emptied and refilled.")] = Strategy.DRAIN,
+    strategy: Annotated[
+        Strategy, typer.Option(help="How nodes are emptied and refilled; through the CSS API, as here, auto drains.")
+    ] = Strategy.DRAIN,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the cluster and its home for a look.")] = False,
     as_json: AsJson = False,
 ) -> None:

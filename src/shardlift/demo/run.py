@@ -75,8 +75,10 @@ async def upgraded(stage: Stage, options: DemoOptions, say: Say) -> Report:
 
             async def act() -> str:
                 upgrade_type = await css.upgrade_type_to(stage.cluster.id, stage.target.id)
-                say(f"CSS API: upgrade ({upgrade_type}) to {stage.target.reference}, strategy {options.strategy}")
                 await css.upgrade(stage.cluster.id, stage.target.id, upgrade_type)
+                # Not that of the options: what comes by the CSS API drains a cluster whose strategy is auto.
+                strategy = (await _task(stage)).strategy
+                say(f"CSS API: upgrade ({upgrade_type}) to {stage.target.reference}, strategy {strategy}")
                 return await watch(css, stage.cluster.id, watcher, timeout_s=_UPGRADE_TIMEOUT_S)
 
             seen = await under_load(stage, act, say)
@@ -90,7 +92,7 @@ async def upgraded(stage: Stage, options: DemoOptions, say: Say) -> Report:
     return Report(
         source=options.source,
         target=stage.target,
-        strategy=options.strategy,
+        strategy=task.strategy,
         task=task,
         status=seen.result,
         seen=seen,
