@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from shardlift.checks import Subject
 from shardlift.checks.subject import put_settings
-from shardlift.model import IndexSeen
+from shardlift.model import AWARE_OF, IndexSeen
 
 
 def remedy(subject: Subject, name: str, decider: str) -> str:
@@ -77,7 +77,7 @@ def _data_tier(_subject: Subject, name: str, index: IndexSeen | None) -> str:
 
 
 def _awareness(subject: Subject, name: str, index: IndexSeen | None) -> str:
-    attributes = subject.seen.settings.effective("cluster.routing.allocation.awareness.attributes")
+    attributes = subject.seen.settings.effective(AWARE_OF)
     fewer = max((index.replicas if index else 1) - 1, 0)
     return (
         f"add a data node with another value of {attributes}, or {_put(name, 'index.number_of_replicas', fewer)} until "

@@ -8,9 +8,8 @@ from itertools import groupby
 from shardlift.checks import Subject
 from shardlift.checks.members import expected_masters, tier
 from shardlift.checks.subject import spare_prefix
-from shardlift.model import Node, NodePlan, Plan
+from shardlift.model import AWARE_OF, Node, NodePlan, Plan
 
-_AWARENESS = "cluster.routing.allocation.awareness.attributes"
 _MASTERS = frozenset({"master", "cluster_manager"})
 # So many master-eligible nodes let one stop; with fewer a spare must be one, too.
 _MASTERS_MIN = 3
@@ -27,7 +26,7 @@ def with_spares(plan: Plan, subject: Subject) -> Plan:
     so each shard needs another copy; and a spare that votes cannot be away with it. Otherwise the copies move.
     """
     nodes = {node.name: node for node in subject.cluster.nodes}
-    aware = bool(subject.seen.settings.effective(_AWARENESS))
+    aware = bool(subject.seen.settings.effective(AWARE_OF))
     copied = bool(subject.seen.shards) and all(len(copies) > 1 for copies in subject.seen.groups.values())
     takes_over = copied and not needs_master(subject)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from shardlift.model import CopyState, Decision
+from shardlift.model import AWARE_OF, CopyState, Decision
 from shardlift.sim.in_force import Filters, own_filters
 from shardlift.sim.parts import Copy, SimIndex, SimNode
 
@@ -138,7 +138,7 @@ def _hit(node: SimNode, key: str, value: str) -> bool:
 
 
 def _awareness(world: World, index: SimIndex, copy: Copy, node: SimNode) -> Iterator[Said]:
-    attributes = [one for one in world.setting("cluster.routing.allocation.awareness.attributes").split(",") if one]
+    attributes = [one for one in world.setting(AWARE_OF).split(",") if one]
     if "zone" not in attributes:
         return
     forced = {one for one in world.setting("cluster.routing.allocation.awareness.force.zone.values").split(",") if one}

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from shardlift.model import CopyState
+from shardlift.model import AWARE_OF, CopyState
 from shardlift.model import Move as Wish
 from shardlift.sim.deciders import allowed, immovable, may_remain, takes_none, unsuitable
 from shardlift.sim.in_force import own_filters
@@ -19,7 +19,6 @@ from shardlift.sim.parts import Copy, Data, Group, Move, SimIndex, SimNode
 if TYPE_CHECKING:
     from shardlift.sim.world import World
 
-_AWARENESS = "cluster.routing.allocation.awareness.attributes"
 _HANDSHAKE_S = 0.2
 _REPLAY_BYTES = 4096
 _DELAYED_S = 60.0
@@ -53,7 +52,7 @@ def restless(world: World) -> list[Copy]:
     that is below the low one. With awareness of zones each copy may be one too many in its zone.
     """
     rules = world.in_force
-    if rules.low_percent > rules.high_percent or rules.value(_AWARENESS):
+    if rules.low_percent > rules.high_percent or rules.value(AWARE_OF):
         return [*world.copies]
     found = {copy for node in unsuitable(world) for copy in world.routing.placed(node.name)}
     for index in world.indices.values():
