@@ -20,6 +20,7 @@ from shardlift.model import (
     Node,
     Strategy,
     Task,
+    TaskStatus,
 )
 from shardlift.runner import Runner
 from shardlift.service import Service, open_service
@@ -82,6 +83,30 @@ class Lab:
     async def submit(self, strategy: Strategy = Strategy.DRAIN, **more: object) -> Task:
         request = UpgradeRequest(cluster_id=self.cluster.id, image=NEW.id, strategy=strategy, **more)  # type: ignore[arg-type]
         return await self.service.upgrade(request)
+
+    async def crash_everywhere(self, task_id: str) -> tuple[set[object], int]:
+        """Crashes at each moment of the walk and on each side of each effect, one after the other, in one task.
+
+        Returns the points that were met, and how often it crashed.
+        """
+        met: set[object] = set()
+
+        def crash_once(point: object) -> None:
+            self.world.write()
+            if point not in met:
+                met.add(point)
+                raise Crash
+
+        self.fault = lambda *point: crash_once(point)
+        crashes = 0
+        while (await self.service.task(task_id)).status is TaskStatus.RUNNING:
+            try:
+                await self.drive(crash_once)
+            except Crash:
+                crashes += 1
+            assert crashes < 1000, "the task must come to an end"
+        self.fault = lambda *_point: None
+        return met, crashes
 
     async def drive(self, observer: Callable[[Event], None] = lambda _event: None) -> None:
         """Does the work there is, as one process would until its end, or until `observer` crashes it."""

@@ -136,20 +136,7 @@ async def test_crash_at_every_point_in_turn(fast_home: Path, move: tuple[tuple[s
     async with open_lab(fast_home, nodes=6, zones=zones) as lab:
         aware(lab, before)
         task = await lab.service.migrate(migrate(lab, source, target))
-        met: set[object] = set()
-
-        def crash_once(point: object) -> None:
-            lab.world.write()
-            if point not in met:
-                met.add(point)
-                raise Crash
-
-        lab.fault = lambda *point: crash_once(point)
-        while (await lab.task(task)).status is TaskStatus.RUNNING:
-            try:
-                await lab.drive(crash_once)
-            except Crash:
-                continue
+        met, _ = await lab.crash_everywhere(task.id)
         await lab.drive()
         done = await lab.task(task)
         assert done.status is TaskStatus.SUCCESS, done.fail_message
