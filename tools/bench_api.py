@@ -326,7 +326,26 @@ def report(
     *,
     as_json: bool,
 ) -> None:
-    rows = []
+    rows = _figures(ours, bares, moto_server, changed, sizes)
+    everyone = [*bares.values(), moto_server]
+    others: list[dict[str, Any]] = [
+        {"server": one.name, **{key: one.middle(key) for key in ("per_s", "cpu_us", "p50_ms", "p99_ms")}}
+        for one in everyone
+    ]
+    if as_json:
+        json.dump({"shardlift": rows, "others": others}, sys.stdout, indent=1)
+        return
+    _show(rows, others)
+
+
+def _figures(
+    ours: dict[str, Server],
+    bares: dict[str, Server],
+    moto_server: Server,
+    changed: dict[str, float],
+    sizes: dict[str, float],
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     first = next(iter(ours))
     for name, server in ours.items():
         beside = bares[name]
@@ -346,14 +365,10 @@ def report(
                 "bytes": sizes[name],
             }
         )
-    everyone = [*bares.values(), moto_server]
-    others: list[dict[str, Any]] = [
-        {"server": one.name, **{key: one.middle(key) for key in ("per_s", "cpu_us", "p50_ms", "p99_ms")}}
-        for one in everyone
-    ]
-    if as_json:
-        json.dump({"shardlift": rows, "others": others}, sys.stdout, indent=1)
-        return
+    return rows
+
+
+def _show(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
     console = Console(width=180)
     table = Table("UpgradeDetail of Shardlift", box=None, pad_edge=False)
     heads = (
