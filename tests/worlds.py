@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from shardlift.executor import Event
 from shardlift.model import (
     Cluster,
     ClusterStatus,
+    EngineKind,
     Image,
     InstanceType,
     Node,
@@ -144,10 +145,28 @@ def make_cluster(
     image: Image = OLD,
     *,
     data_only: int = 0,
+    masters: Sequence[str] = (),
 ) -> Cluster:
-    """The last `data_only` nodes cannot be elected."""
+    """The last `data_only` nodes cannot be elected. `masters`: zones of dedicated masters, one in each, besides `nodes`
+    of which then none can be."""
     cluster_id = str(uuid.uuid4())
     now = datetime.now(UTC)
+    data_only = nodes if masters else data_only
+
+    def node(number: int, name: str, kind: InstanceType, roles: tuple[str, ...], zone: str) -> Node:
+        return Node(
+            id=str(uuid.uuid4()),
+            cluster_id=cluster_id,
+            name=name,
+            instance_type=kind,
+            roles=roles,
+            zone=zone,
+            address=f"127.77.0.{number}",
+            http_port=9200,
+            transport_port=9300,
+            image_id=image.id,
+        )
+
     return Cluster(
         id=cluster_id,
         project_id=project_id,
@@ -162,21 +181,24 @@ def make_cluster(
         updated_at=now,
         heap_mib=512,
         nodes=tuple(
-            Node(
-                id=str(uuid.uuid4()),
-                cluster_id=cluster_id,
-                name=f"{name}-ess-esn-{number}-1",
-                instance_type=InstanceType.ESS,
-                roles=("data", "ingest") if number > nodes - data_only else (),
-                zone=zones[number % len(zones)],
-                address=f"127.77.0.{number}",
-                http_port=9200,
-                transport_port=9300,
-                image_id=image.id,
+            node(
+                number,
+                f"{name}-ess-esn-{number}-1",
+                InstanceType.ESS,
+                ("data", "ingest") if number > nodes - data_only else (),
+                zones[number % len(zones)],
             )
             for number in range(1, nodes + 1)
+        )
+        + tuple(
+            node(nodes + at, f"{name}-ess-master-{at}-1", InstanceType.MASTER, (master_role(image),), zone)
+            for at, zone in enumerate(masters, 1)
         ),
     )
+
+
+def master_role(image: Image) -> str:
+    return "cluster_manager" if image.engine is EngineKind.OPENSEARCH else "master"
 
 
 @asynccontextmanager
@@ -191,6 +213,7 @@ async def open_lab(
     images: tuple[Image, ...] = (OLD, NEW),
     runs: Image = OLD,
     data_only: int = 0,
+    masters: Sequence[str] = (),
     **settings: object,
 ) -> AsyncIterator[Lab]:
     """In a `VirtualLoop` all of it runs in virtual time; elsewhere a hundred times as fast as real time."""
@@ -201,7 +224,7 @@ async def open_lab(
     bounds: dict[str, object] = {"lease_s": 100_000, "lease_renew_s": 20_000, "drain_timeout_s": 6000}
     bounds |= dict.fromkeys(("handover_timeout_s", "boot_timeout_s", "rejoin_timeout_s"), 300 if virtual else 3000)
     made = Settings(home=home, **{**bounds, **settings})  # type: ignore[arg-type]
-    cluster = make_cluster("p" * 32, nodes, zones, image=runs, data_only=data_only)
+    cluster = make_cluster("p" * 32, nodes, zones, image=runs, data_only=data_only, masters=masters)
     specs = [IndexSpec(f"index-{at}", shards, replicas, 100 * MIB) for at in range(indices)]
     world = build_world(cluster, clock, indices=specs)
     door = LabDoor()

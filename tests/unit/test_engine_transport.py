@@ -149,6 +149,14 @@ async def test_answers_tells_whether_that_node_serves(reply: Reply, expected: bo
         assert await engine.answers("n1") is expected
 
 
+@pytest.mark.parametrize(("heard", "expected"), [({"nodes": {"id": {"version": "7.10.2"}}}, True), ({}, False)])
+async def test_a_node_without_an_address_is_asked_through_another(heard: dict[str, object], expected: bool) -> None:
+    node = FakeNode(always(Reply(200, heard)))
+    async with listening(node) as endpoints, RestEngine(endpoints) as engine:
+        assert await engine.answers("lab-spare-master") is expected
+    assert node.asked[-1].path == "/_nodes/lab-spare-master/none"
+
+
 async def test_answers_never_raises() -> None:
     async with RestEngine({"n1": await unused_url()}) as engine:
         assert await engine.answers("n1") is False

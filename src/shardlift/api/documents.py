@@ -115,6 +115,7 @@ def _planned(node: NodePlan) -> dict[str, object]:
         "to_zone": node.to_zone,
         "spare": node.spare,
         "takes_over": node.takes_over,
+        "spare_zone": node.spare_zone,
     }
 
 

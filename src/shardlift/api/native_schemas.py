@@ -138,7 +138,7 @@ class ClusterDocument(BaseModel):
     updated_at: str = Field(description="ISO 8601, UTC")
     nodes: list[NodeDocument] = Field(description="Its nodes")
     spares: list[NodeDocument] | None = Field(
-        description="Spare nodes that an upgrade by `surge` has made; null where they were not asked for"
+        description="Spare nodes, of an upgrade by `surge` or a move of masters; null where they were not asked for"
     )
 
 
@@ -169,6 +169,9 @@ class PlannedNode(BaseModel):
     to_zone: str | None = Field(description="Zone that it comes back in; null for the one it is in")
     spare: str | None = Field(description="Spare node that joins before anything leaves it; null where there is none")
     takes_over: bool = Field(description="Whether it comes back with the data folder of the spare, which goes")
+    spare_zone: str | None = Field(
+        description="Zone of the spare where that is an extra master, there while masters change zones; null elsewhere"
+    )
 
 
 class PlanDocument(BaseModel):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from shardlift.model import Strategy
+from shardlift.model import AZ_MIGRATE, MULTI_AZ_CHANGE, Strategy
 
 _MIB = 2**20
 _ZONES = ("zone-a", "zone-b", "zone-c")
@@ -15,6 +15,14 @@ _SEVEN, _SURGE = 7, (3, 5)
 # One seed of five, not drawn either: the others keep their meaning.
 _FIVE, _RAISED = 5, 4
 _RAISE_MAX = 4
+# One seed of eleven is no upgrade but a move of dedicated masters to other zones, not drawn either.
+_ELEVEN, _MOVED = 11, 10
+_EXTRA_MASTER = "trial-spare-master"
+_MOVES = (
+    ("ess-master", MULTI_AZ_CHANGE, "zone-a,zone-b,zone-c"),
+    ("ess-master", AZ_MIGRATE, "zone-d"),
+    ("all", AZ_MIGRATE, "zone-d"),
+)
 # A node that has room, one that has none, and one that does not tell; the last two make the limit go back.
 _LOADS = (0.1, 0.1, 1.0, 3.0, None)
 _SMALL = 4  # data nodes; dedicated masters besides would make trials of bigger clusters slow
@@ -76,6 +84,15 @@ class IndexDraw:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveDraw:
+    """A change of zones of the nodes of that type in zone-a, in the words of the API."""
+
+    inst_type: str
+    migrate_type: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """Something that happens at `at_s` after the request, for `for_s`. `where` names a node, a key or an index."""
 
@@ -101,6 +118,7 @@ class Scenario:
     """One trial. `kills[k]` is the point at which the k-th control plane dies.
 
     `raise_max`: how far it raises the limit of recoveries. `loads`: at how many seconds which node bears how much.
+    `move`: what is asked for where that is no upgrade.
     """
 
     seed: int
@@ -118,9 +136,11 @@ class Scenario:
     batch_size: int = 1
     raise_max: int = 1
     loads: tuple[tuple[float, str, float | None], ...] = ()
+    move: MoveDraw | None = None
 
     def __str__(self) -> str:
-        head = f"seed {self.seed}: {self.strategy}{', canary' if self.canary else ''}, {len(self.nodes)} nodes"
+        what = str(self.strategy) if self.move is None else f"{self.move.inst_type} from zone-a to {self.move.target}"
+        head = f"seed {self.seed}: {what}{', canary' if self.canary else ''}, {len(self.nodes)} nodes"
         head += f" in batches of {self.batch_size}" if self.batch_size > 1 else ""
         lines = [f"{head}, a write to each shard every {self.writes_every_s:g} s"]
         for at, node in enumerate(self.nodes, 1):
@@ -150,14 +170,15 @@ class Scenario:
 def draw(seed: int) -> Scenario:
     """The scenario of a seed: always the same one."""
     dice = random.Random(seed)  # noqa: S311  (repeatable on purpose)
-    nodes = _nodes(dice)
+    moves = seed % _ELEVEN == _MOVED
+    nodes = _with_masters(_nodes(dice)) if moves else _nodes(dice)
     names = tuple(f"node-{at}" for at in range(1, len(nodes) + 1))
     data = sum("data" in node.roles for node in nodes)
     strategy = dice.choice(_STRATEGIES)
     indices = _indices(dice, strategy, data)
     calm = _chance(dice, 0.15)
     raised = seed % _FIVE == _RAISED
-    return Scenario(
+    drawn = Scenario(
         seed=seed,
         nodes=nodes,
         indices=indices,
@@ -175,6 +196,26 @@ def draw(seed: int) -> Scenario:
         raise_max=_RAISE_MAX if raised else 1,
         loads=_loads(seed, names) if raised else (),
     )
+    return _moved(drawn) if moves else drawn
+
+
+def _with_masters(nodes: tuple[NodeDraw, ...]) -> tuple[NodeDraw, ...]:
+    """Some of these as nodes without a vote, and three dedicated masters in one zone."""
+    plain = [node for node in nodes if "data" in node.roles][:_SMALL]
+    boot_s = nodes[0].boot_s
+    data = [NodeDraw(("data", "ingest"), node.zone, boot_s) for node in plain]
+    return (*data, *(NodeDraw(("cluster_manager",), _ZONES[0], boot_s) for _ in range(3)))
+
+
+def _moved(scenario: Scenario) -> Scenario:
+    """The same as a change of zones, in which the extra master may die. By dice of their own, as loads are."""
+    dice = random.Random(scenario.seed ^ 0x20E5)  # noqa: S311  (repeatable on purpose)
+    faults = scenario.faults
+    if faults and _chance(dice, 0.5):
+        dies = Fault(dice.uniform(5, 200), "node dies", _EXTRA_MASTER, for_s=dice.uniform(*_LENGTHS_S["node dies"]))
+        faults = tuple(sorted((*faults, dies), key=lambda fault: fault.at_s))
+    move = MoveDraw(*dice.choice(_MOVES))
+    return replace(scenario, move=move, strategy=Strategy.DRAIN, canary=False, batch_size=1, faults=faults)
 
 
 def _loads(seed: int, names: tuple[str, ...]) -> tuple[tuple[float, str, float | None], ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from shardlift.chaos.cluster import IMAGES, PROJECT, TARGET, model_cluster, simulated
+from shardlift.chaos.cluster import IMAGES, OLD, PROJECT, TARGET, model_cluster, simulated
 from shardlift.chaos.doors import TrialDoor
 from shardlift.chaos.faults import strike_all
 from shardlift.chaos.process import Process, task_factory
@@ -22,7 +22,7 @@ from shardlift.chaos.watch import Watch
 from shardlift.errors import RefusedError, ShardliftError
 from shardlift.model import Policy, Task, TaskStatus
 from shardlift.service import Service
-from shardlift.service.requests import UpgradeRequest
+from shardlift.service.requests import MigrateRequest, UpgradeRequest
 from shardlift.settings import Settings
 from shardlift.sim import OpenDoor, SimBackend, World
 from shardlift.store.database import connect, migrate
@@ -70,7 +70,7 @@ class Trial:
         self.clock = VirtualClock()
         self.cluster = model_cluster(scenario, self.clock.now)
         self.world: World = simulated(scenario, self.cluster, self.clock)
-        self.watch = Watch(self.world, self.clock, self.path, str(TARGET.version))
+        self.watch = Watch(self.world, self.clock, self.path, str((OLD if scenario.move else TARGET).version))
         self.watch.expected = {(layer, key): value for layer, key, value in scenario.settings}
         self.world.on_event = self.watch.after_event
         self.settings = Settings(
@@ -157,16 +157,9 @@ class Trial:
                 path.unlink()
 
     async def _submit(self, service: Service) -> Task | None:
-        """The upgrade, asked for until the rules let it begin: the cluster may be on the move for a while."""
-        request = UpgradeRequest(
-            cluster_id=self.cluster.id,
-            image=TARGET.id,
-            strategy=self.scenario.strategy,
-            batch_size=self.scenario.batch_size,
-            policy=Policy(canary=self.scenario.canary),
-        )
+        """The upgrade, or the change of zones; None when the rules refuse it."""
         try:
-            task = await service.upgrade(request)
+            task = await self._asked(service)
         except RefusedError as error:
             self.watch.note(f"refused: {'; '.join(str(finding) for finding in error.findings)}")
             return None
@@ -174,7 +167,24 @@ class Trial:
             frozenset(name for node in batch for name in (node.name, node.spare if node.takes_over else None) if name)
             for batch in task.plan.batches
         )
+        self.watch.stood_in_for = frozenset(node.name for node in task.plan.nodes if node.stands_in)
         return task
+
+    async def _asked(self, service: Service) -> Task:
+        scenario, move = self.scenario, self.scenario.move
+        if move is not None:
+            return await service.migrate(
+                MigrateRequest(self.cluster.id, "zone-a", move.target, move.inst_type, move.migrate_type)
+            )
+        return await service.upgrade(
+            UpgradeRequest(
+                cluster_id=self.cluster.id,
+                image=TARGET.id,
+                strategy=scenario.strategy,
+                batch_size=scenario.batch_size,
+                policy=Policy(canary=scenario.canary),
+            )
+        )
 
     async def _to_the_end(self, service: Service, task: Task) -> tuple[Task, int]:
         retries, latest, mark = 0, "", -1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shardlift.chaos.process import Process
 from shardlift.chaos.time import VirtualClock
-from shardlift.model import StepStatus, Task, TaskStatus
+from shardlift.model import AWARE_OF, StepStatus, Task, TaskStatus
 from shardlift.sim import Copy, World
 
 # A fault so fresh that neither the cluster nor anybody who asks it can know of it yet.
@@ -29,7 +29,8 @@ class ViolationError(AssertionError):
 
 @dataclass(slots=True)
 class Watch:
-    """Sees everything. `violations` collects; a trial ends at the first. `struck`: nodes that a fault took away."""
+    """Sees everything. `violations` collects; a trial ends at the first. `struck`: nodes that a fault took away.
+    `stood_in_for`: masters of which each goes only while three others vote."""
 
     world: World
     clock: VirtualClock
@@ -41,6 +42,7 @@ class Watch:
     left_at_s: float = -1e9
     struck: set[str] = field(default_factory=set)
     batches: tuple[frozenset[str], ...] = ()
+    stood_in_for: frozenset[str] = frozenset()
     expected: dict[tuple[str, str], str] = field(default_factory=dict)
     on_violation: Callable[[], None] = lambda: None
     _lease: sqlite3.Connection | None = None
@@ -114,6 +116,11 @@ class Watch:
         if name in eligible and len(eligible & together) > 1 and len(staying) < _STAY_MIN:
             going = ", ".join(sorted(eligible & together))
             self.violated(f"{going} go together, and of the others only {', '.join(staying) or 'none'} can lead")
+        if name in self.stood_in_for and len(staying) < _STAY_MIN:
+            self.violated(f"{name} is stopped, and no extra master votes with {', '.join(staying) or 'nobody'}")
+        node = world.nodes[name]
+        if node.extra and (node.node_id in world.voters or world.elected == name):
+            self.violated(f"the extra {name} is stopped while it votes or is the elected master")
 
     def _may_discard(self, name: str) -> None:
         """The data set aside may go only when nothing acknowledged is in it alone."""
@@ -140,9 +147,14 @@ class Watch:
             self.violated(f"the task has not ended, and says it waits for: {task.blocked_by or 'nothing'}")
             return
         if settled:
+            if task.plan.aware and task.status is TaskStatus.SUCCESS and world.persistent.get(AWARE_OF) == "zone":
+                self.expected["persistent", AWARE_OF] = "zone"
             self._settings_as_expected()
-        spares = [node.name for node in world.nodes.values() if node.extra]
-        if len(spares) > 1 or (spares and task.status is TaskStatus.SUCCESS):
+        extra = [node for node in world.nodes.values() if node.extra]
+        spares = [node.name for node in extra]
+        # One that takes copies, and one that votes.
+        twice = len(extra) > len({node.holds_data for node in extra})
+        if twice or (spares and task.status is TaskStatus.SUCCESS):
             self.violated(f"the task is {task.status}, and spare nodes are left: {', '.join(spares)}")
         if task.status is TaskStatus.SUCCESS:
             self._success(task)
@@ -174,6 +186,10 @@ class Watch:
         down = sorted(node.name for node in self.world.nodes.values() if not node.up)
         if set(down) - self.struck:
             self.violated(f"the task is a success, but {', '.join(down)} is away")
+        zones = {node.name: node.to_zone for node in task.plan.nodes if node.to_zone is not None}
+        elsewhere = sorted(name for name, zone in zones.items() if self.world.nodes[name].zone != zone)
+        if elsewhere:
+            self.violated(f"the task is a success, but {', '.join(elsewhere)} is in another zone than planned")
         if task.completed != task.total:
             self.violated("the task is a success, but not all nodes are completed")
 

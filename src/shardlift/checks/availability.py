@@ -8,14 +8,13 @@ from shardlift.checks.explain import left_behind
 from shardlift.checks.leftovers import foreign_excludes
 from shardlift.checks.members import expected_data, expected_masters
 from shardlift.checks.subject import Subject, blocks, some, warns
-from shardlift.checks.votes import lacks_voting
+from shardlift.checks.votes import MINIMUM_MASTERS, lacks_voting, moved_masters, stand_in_problem
 from shardlift.model import Finding, Strategy
 
 # The CSS contract: fewer data nodes than this cannot be upgraded through it (CSS.0074).
 _DATA_NODES_MIN = 3
 # With two masters the voting configuration holds one, and stopping that one halts the cluster (Reconfigurator).
 _MASTERS_MIN = 3
-_MINIMUM_MASTERS = "discovery.zen.minimum_master_nodes"
 
 
 def nodes_present(subject: Subject) -> Iterator[Finding]:
@@ -120,6 +119,15 @@ def master_quorum(subject: Subject) -> Iterator[Finding]:
         )
         return
     yield from _votes_left(subject, masters)
+    problem = stand_in_problem(subject) if subject.node is None and moved_masters(subject) else None
+    if problem is not None:
+        yield warns(
+            "master_quorum",
+            subject.cluster.name,
+            reason="no extra master joins before the masters change zones: with it each half could elect one",
+            evidence=problem,
+            remedy="nothing is to be done: the masters go one at a time, and those that stay are a majority",
+        )
 
 
 def _votes_left(subject: Subject, masters: frozenset[str]) -> Iterator[Finding]:
@@ -135,11 +143,11 @@ def _votes_left(subject: Subject, masters: frozenset[str]) -> Iterator[Finding]:
         left = len(votes - going)
         told = f"{len(config)} nodes vote, {left} voters would stay"
     elif lacks_voting(subject) and not subject.repairing:
-        value = seen.settings.effective(_MINIMUM_MASTERS) or ""
+        value = seen.settings.effective(MINIMUM_MASTERS) or ""
         needed = int(value) if value.isdecimal() else 0
         here = {node.name for node in seen.nodes if node.master_eligible}
         left = len(masters) - 1 if subject.node is None else len(here - going)
-        told = f"{_MINIMUM_MASTERS} is {value}, {left} master-eligible nodes would stay"
+        told = f"{MINIMUM_MASTERS} is {value}, {left} master-eligible nodes would stay"
     else:
         return
     if left < needed:

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from shardlift.checks.members import eligible, expected_masters, holds_data
 from shardlift.checks.subject import Subject
 from shardlift.model import Version
+
+MINIMUM_MASTERS = "discovery.zen.minimum_master_nodes"
 
 # After a batch has left, one more may fail, and the two others of three are a majority.
 _STAY_MIN = 3
@@ -42,6 +45,38 @@ def masters_at_once(subject: Subject, there: Collection[str]) -> int:
     exclusions = subject.seen.settings.effective(_EXCLUSIONS_MAX) or ""
     most = int(exclusions) if exclusions.isdecimal() else _EXCLUSIONS_DEFAULT
     return max(min(voters // 2, electable - _STAY_MIN, most), 1)
+
+
+def moved_masters(subject: Subject) -> frozenset[str]:
+    """Names of the members without data that vote and are to change zones. Each is away meanwhile, with its vote.
+
+    One that is out of the cluster is none: it is brought back before any other is stopped, and votes no less for it.
+    """
+    members = subject.seen.members
+    return frozenset(
+        node.name
+        for node in subject.waiting
+        if node.name in subject.to_zones
+        and (member := members.get(node.name)) is not None
+        and eligible(node, member)
+        and not holds_data(node, member)
+    )
+
+
+def stand_in_problem(subject: Subject) -> str | None:
+    """Why no extra master may join while masters change zones; None: one may.
+
+    Elasticsearch 6 elects by a number that somebody has set. With one master more that number must still be a majority,
+    or two halves of the cluster could each elect a master and both take writes.
+    """
+    if not lacks_voting(subject):
+        return None
+    value = subject.seen.settings.effective(MINIMUM_MASTERS)
+    least = int(value) if value is not None and value.isdecimal() else 1
+    masters = len(expected_masters(subject) - subject.spares) + 1
+    if 2 * least > masters:
+        return None
+    return f"{MINIMUM_MASTERS} is {value or 'not set'}, of {masters} master-eligible nodes {masters // 2 + 1} must vote"
 
 
 def _only_vote(subject: Subject) -> frozenset[str]:

@@ -25,6 +25,9 @@ def print_forecast(forecast: Forecast, plan: Plan | None) -> None:
             "without a node at the end": forecast.waiting,
         }
     )
+    first = plan.stand_in if plan else None
+    if first is not None:
+        say(f"while masters move, {first.spare} in {first.spare_zone} is one master more: it joins first and goes last")
     if not forecast.ends:
         say("a drain cannot end: see the findings of the rule drain_can_end")
 

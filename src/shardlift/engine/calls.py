@@ -123,6 +123,11 @@ _RETAINED_FIELDS = ("docs.count", "store.size_in_bytes", "seq_no.global_checkpoi
 CLIENT_REQUESTS = Call("GET", "/_tasks", {"nodes": "_local", "actions": "indices:data/*", "group_by": "none"})
 
 
+def heard_of(node: str) -> Call:
+    """Asked of any node: it asks that one, and lists it only if it answers in time."""
+    return Call("GET", f"/_nodes/{quote(node, safe='')}/none", {"filter_path": "nodes.*.version", "timeout": "2s"})
+
+
 def retained(node: str) -> Call:
     return Call(
         "GET",

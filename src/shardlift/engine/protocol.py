@@ -41,7 +41,10 @@ class Engine(Protocol):
         """Name of the elected master, None while there is none."""
 
     async def answers(self, node: str) -> bool:
-        """Whether that very node answers HTTP now, asked of it alone, within 2 s. Never raises."""
+        """Whether that very node answers HTTP now, asked of it alone, within 2 s. Never raises.
+
+        A member without an address that is known here, as a spare node is, is asked through another one.
+        """
 
     async def health(
         self,

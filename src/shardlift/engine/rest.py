@@ -120,6 +120,8 @@ class RestEngine:
 
     async def answers(self, node: str) -> bool:
         try:
+            if not self._transport.knows(node):  # a spare node, which is no node of the cluster's own
+                return bool((await self._transport.ask(calls.heard_of(node))).get("nodes"))
             await self._transport.ask_node(node, calls.ROOT, timeout_s=_ANSWERS_WITHIN_S)
         except EngineError as error:
             return error.status in _STATUS_OK

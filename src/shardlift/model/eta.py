@@ -103,7 +103,7 @@ def _parts(
     if row.order == _DRAIN and plan.raises_spare and not row.progress.keys() & {"bytes_left", "shards_left"}:
         yield _share(_SPARE_BOOT, row, took.get(_SPARE_BOOT) or took.get(_BOOT), now)
         row = replace(row, status=StepStatus.WAITING)  # the drain itself has not begun
-    if row.order == _LAST and plan.empties_spare:
+    if row.order == _LAST and plan.empties_spare and not plan.stands_in:
         yield _share(_SPARE_DRAIN, row, took.get(_DRAIN), now)
         row = replace(row, status=StepStatus.WAITING)
     yield _left(row, took.get(row.order), paces, now)

@@ -69,6 +69,10 @@ class NodePlan:
     leaves it then `fills` the node of that name: the spare, or the node before it, which is empty by then. The last
     node of those that share it ends it: it `takes_over` the data folder of the stopped spare; or else it comes back
     empty and `empties_spare`, so that the spare's copies move to it before the spare goes.
+
+    `spare_zone`: where the spare is no home for copies but an extra master, the zone in which it votes while masters
+    without data change zones. It joins before the first of them is stopped (the one that `fills` it, though nothing
+    does) and goes when the last one, which `empties_spare`, is back.
     """
 
     node_id: str
@@ -84,6 +88,12 @@ class NodePlan:
     fills: str | None = None
     takes_over: bool = False
     empties_spare: bool = False
+    spare_zone: str | None = None
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether its spare is an extra master."""
+        return self.spare_zone is not None
 
     @property
     def raises_spare(self) -> bool:
@@ -164,3 +174,8 @@ class Plan:
     @property
     def nodes(self) -> tuple[NodePlan, ...]:
         return tuple(node for batch in self.batches for node in batch)
+
+    @property
+    def stand_in(self) -> NodePlan | None:
+        """The first of the masters that an extra one joins for; None where none does."""
+        return next((node for node in self.nodes if node.stands_in), None)

@@ -16,6 +16,7 @@ from shardlift.planner.speed import (
     limit_text,
     next_limit_bytes,
 )
+from shardlift.planner.standin import stand_in_roles, with_stand_in
 from shardlift.planner.surge import needs_master, spare_roles, with_spares
 from shardlift.planner.zones import spread
 
@@ -43,5 +44,7 @@ __all__ = [
     "spare_roles",
     "spread",
     "stalled_findings",
+    "stand_in_roles",
     "with_spares",
+    "with_stand_in",
 ]

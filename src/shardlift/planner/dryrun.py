@@ -154,7 +154,7 @@ class _Walk:
             self._drain(place, tally, drain(state, chooser, place, lambda copy: not copy.elsewhere))
 
     def _raise_spares(self, batch: tuple[NodePlan, ...]) -> None:
-        for name in dict.fromkeys(node.spare for node in batch if node.spare is not None):
+        for name in dict.fromkeys(node.spare for node in batch if node.spare is not None and not node.stands_in):
             if not self._state.places[name].present:
                 bring_back(self._state, self._chooser, self._state.places[name])
 
@@ -173,7 +173,7 @@ class _Walk:
 
     def _empty_spare(self, node: NodePlan, place: Place, tally: _Tally) -> None:
         """The spare's copies move to the node, or to others, and it goes."""
-        if node.spare is None or not node.empties_spare:
+        if node.spare is None or not node.empties_spare or node.stands_in:
             return
         spare = self._state.places[node.spare]
         self._chooser.close(spare)

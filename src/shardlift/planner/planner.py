@@ -8,6 +8,7 @@ from shardlift.checks import Subject, check_batches, check_plan, forced_zones, t
 from shardlift.checks.members import holds_data
 from shardlift.model import Finding, Node, NodePlan, NodeSeen, Plan, Severity, Strategy
 from shardlift.planner.batches import make_batches
+from shardlift.planner.standin import with_stand_in
 from shardlift.planner.surge import with_spares
 
 
@@ -45,7 +46,7 @@ def draft_plan(subject: Subject) -> Plan:
         forced=forced_zones(subject),
         aware=turns_aware(subject),
     )
-    return with_spares(plan, subject) if subject.strategy is Strategy.SURGE else plan
+    return with_stand_in(with_spares(plan, subject) if subject.strategy is Strategy.SURGE else plan, subject)
 
 
 def _node_plan(node: Node, member: NodeSeen | None, subject: Subject, *, canary: bool) -> NodePlan:

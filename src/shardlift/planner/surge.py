@@ -60,11 +60,11 @@ def spare_roles(first: Node, *, votes: bool) -> tuple[str, ...]:
 
 
 def spare_nodes(plan: Plan, subject: Subject) -> tuple[Node, ...]:
-    """The spares of the plan as nodes, for the dry run: where they will listen is not known yet."""
+    """The spares of the plan that take copies, for the dry run: where they will listen is not known yet."""
     nodes = {node.name: node for node in subject.cluster.nodes}
     found: dict[str, Node] = {}
     for planned in plan.nodes:
-        if planned.spare is not None and planned.spare not in found:
+        if planned.spare is not None and planned.spare not in found and not planned.stands_in:
             first = nodes[planned.name]
             roles = spare_roles(first, votes=needs_master(subject))
             found[planned.spare] = replace(first, id="", name=planned.spare, roles=roles, address="")

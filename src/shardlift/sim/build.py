@@ -80,7 +80,7 @@ def extra_node(world: World, node: Node, image: Image) -> SimNode:
         engine=image.engine,
         version=image.version,
         image_id=image.id,
-        node_id=f"id-{world.new_number()}",
+        node_id=f"id-new-{world.new_number()}",
         ephemeral_id="",
         boot_s=like.boot_s,
         disk_bytes=like.disk_bytes,

@@ -95,7 +95,7 @@ class SimDriver:
         if fresh_data and key not in mine.set_aside:
             async with self._effect("set aside", mine):
                 mine.set_aside[key], mine.disk = mine.disk, {}
-                mine.node_id = f"id-{self._world.new_number()}"
+                mine.node_id = f"id-new-{self._world.new_number()}"
             changed = True
         if mine.image_id != image.id:
             async with self._effect("switch", mine):
@@ -113,7 +113,7 @@ class SimDriver:
             raise DriverError(f"the data folder of {target.name} is not empty")
         async with self._effect("hand over", mine):
             mine.disk, giver.disk = giver.disk, {}
-            mine.node_id, giver.node_id = giver.node_id, f"id-{self._world.new_number()}"
+            mine.node_id, giver.node_id = giver.node_id, f"id-new-{self._world.new_number()}"
             mine.taken_over.add(key)
         return True
 

@@ -8,7 +8,7 @@ from shardlift.checks import only_copies
 from shardlift.model import Health, NodeSeen
 from shardlift.steps.context import BOOT_PAUSE_S, Outcome, StepContext, StepFailedError
 from shardlift.steps.migration import EXCLUDE_NAME
-from shardlift.steps.spare import take_over
+from shardlift.steps.spare import stand_in, take_over
 
 # A node that does not answer for one moment is not away.
 _BLIP_S = 10.0
@@ -36,6 +36,7 @@ async def node_shutdown(ctx: StepContext) -> Outcome:
         # Made ready when the task began; if somebody has removed it since, the node had better stay up meanwhile.
         await ctx.driver.prepare(ctx.image)
     if await ctx.driver.process(ctx.node) is not None:
+        await stand_in(ctx)
         await _last_look(ctx)
     await ctx.report({"waiting_for": "the engine process to end"})
     ctx.check_lease()
@@ -81,7 +82,10 @@ async def _last_look(ctx: StepContext) -> None:
 async def _away(ctx: StepContext, members: tuple[NodeSeen, ...]) -> list[str]:
     """Other nodes that are no members now, or that are to vote and do not answer."""
     others = [member for member in members if member.name not in ctx.away]
-    away = {node.name for node in ctx.cluster.nodes} - {member.name for member in others} - ctx.away
+    wanted = {node.name for node in ctx.cluster.nodes}
+    if ctx.plan.spare is not None and ctx.plan.stands_in:
+        wanted.add(ctx.plan.spare)
+    away = wanted - {member.name for member in others} - ctx.away
     voters = [member.name for member in others if member.master_eligible]
     answers = await asyncio.gather(*(ctx.engine.answers(name) for name in voters))
     return sorted(away | {name for name, answer in zip(voters, answers, strict=True) if not answer})

@@ -1,4 +1,5 @@
-"""The spare node of the strategy surge: made, filled, handed over or emptied, removed.
+"""Spare nodes: made, filled, handed over or emptied, removed. Those of the strategy surge take copies; the one that is
+there while masters change zones votes, and holds nothing.
 
 A spare is a row in the ledger, written before anything of it exists and closed after all of it is gone. So whatever
 crashes when, whoever comes next finds it: there are never two of one name, and none is forgotten. What it holds leaves
@@ -12,14 +13,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from shardlift.checks import Subject
+from shardlift.checks.members import holds_data
 from shardlift.errors import DriverError, EngineError
-from shardlift.model import Health, Node
-from shardlift.planner import needs_master, spare_roles
+from shardlift.model import Health, InstanceType, Node
+from shardlift.planner import needs_master, spare_roles, stand_in_roles
 from shardlift.steps.context import Outcome, StepContext, StepFailedError
 from shardlift.steps.ledger import VOTING, Ledger
 from shardlift.steps.migration import EXCLUDE_ID, data_migration
 from shardlift.steps.rescue import rescue
 from shardlift.steps.speed import paced
+from shardlift.steps.standin import votes_with, votes_without
 from shardlift.store import Control
 from shardlift.store.codec import spare_from, spare_to_json
 
@@ -33,6 +36,12 @@ async def surge_migration(ctx: StepContext) -> Outcome:
         return await data_migration(ctx)
     await ctx.ledger.reassert()
     begun_s = ctx.clock.elapsed_s()
+    if ctx.plan.stands_in:
+        await stand_in(ctx)
+        return Outcome(
+            f"The node has no copies. The extra master {ctx.plan.spare} stands in.",
+            {"spare": ctx.plan.spare, "spare_boot_s": round(ctx.clock.elapsed_s() - begun_s, 3)},
+        )
     spare = await raise_spare(ctx, ctx.plan.spare)
     # Told apart, since the drain of no other node has to wait for it: the time left is reckoned from drains.
     boot_s = ctx.clock.elapsed_s() - begun_s
@@ -46,15 +55,27 @@ async def surge_migration(ctx: StepContext) -> Outcome:
     )
 
 
+async def stand_in(ctx: StepContext) -> None:
+    """Before a master is stopped: the extra one that is planned for it is a member, and three vote without it.
+
+    Does nothing where none is planned. Raises StepFailedError.
+    """
+    if ctx.plan.spare is None or not ctx.plan.stands_in:
+        return
+    await raise_spare(ctx, ctx.plan.spare)
+    await votes_with(ctx, ctx.plan.spare)
+
+
 async def raise_spare(ctx: StepContext, name: str) -> Node:
     """The spare of that name as a member of the cluster; made if there is none. Raises StepFailedError."""
     spare = await known_spare(ctx, name)
-    if spare is not None and spare.image_id != ctx.image.id:
-        await end_spare(ctx, spare)  # left by a task to another image
+    if spare is not None and (spare.image_id != ctx.image.id or ctx.plan.spare_zone not in (None, spare.zone)):
+        await end_spare(ctx, spare)  # left by a task to another image, or zone
         spare = None
     if spare is None:
         spare = await _laid_out(ctx, name)
     if await ctx.driver.process(spare) is None:  # the files of one that runs are its own business
+        await _taken_off(ctx, spare)  # or what is left of one that has died would be taken for it
         ctx.check_lease()
         await ctx.driver.create(spare, ctx.image, seeds=ctx.cluster.nodes, heap_mib=ctx.cluster.heap_mib)
     await _up(ctx, spare)
@@ -140,25 +161,40 @@ async def _ended(ctx: StepContext) -> tuple[str, ...]:
         try:
             await end_spare(ctx, spare)
         except StepFailedError as error:
-            notes.append(f"the spare node {spare.name} stays a member, since it cannot be emptied: {error.message}")
+            why = "it cannot be emptied" if holds_data(spare, None) else "its vote is needed"
+            notes.append(f"the spare node {spare.name} stays a member, since {why}: {error.message}")
     return tuple(notes)
 
 
 async def end_spare(ctx: StepContext, spare: Node) -> None:
-    """Empties, stops and removes it. Raises StepFailedError while it has the only started copy of a shard."""
+    """Empties, stops and removes it. Raises StepFailedError while it has the only started copy of a shard, or its vote
+    is one of three."""
     about = _unhurried(_about(ctx, spare, away=frozenset()))
     if await ctx.driver.process(spare) is None:
         await _taken_off(ctx, spare)
-        if (await ctx.engine.health()).status is not Health.GREEN:
-            # It may have on its disk what is missing.
+        if await _is_missed(about):
             await ctx.driver.create(spare, ctx.image, seeds=ctx.cluster.nodes, heap_mib=ctx.cluster.heap_mib)
             await _up(ctx, spare)
     if await ctx.driver.process(spare) is not None:
         await _up(ctx, spare)
-        await data_migration(about)
+        if holds_data(spare, None):
+            await data_migration(about)
+        else:
+            await votes_without(about, spare.name)
         await _leave_votes(about)
         await _stop(about)
     await _remove(ctx, spare)
+
+
+async def _is_missed(about: StepContext) -> bool:
+    """Whether a spare that has ended may have on its disk what is missing: a copy, or a vote."""
+    if holds_data(about.node, None):
+        return (await about.engine.health()).status is not Health.GREEN
+    try:
+        await votes_without(about, about.node.name)
+    except StepFailedError:
+        return True
+    return False
 
 
 async def known_spare(ctx: StepContext, name: str) -> Node | None:
@@ -174,13 +210,17 @@ async def _laid_out(ctx: StepContext, name: str) -> Node:
         seen=await ctx.engine.observe(), cluster=ctx.cluster, image=ctx.image, strategy=ctx.strategy, node=ctx.node
     )
     ((address, http_port, transport_port),) = await ctx.driver.allocate(1, await ctx.ledger.addresses())
+    if ctx.plan.stands_in:
+        kind, roles = InstanceType.MASTER, stand_in_roles(ctx.node, subject.seen.node(ctx.node.name))
+    else:
+        kind, roles = ctx.node.instance_type, spare_roles(ctx.node, votes=needs_master(subject))
     spare = Node(
         id=str(uuid.uuid4()),
         cluster_id=ctx.cluster.id,
         name=name,
-        instance_type=ctx.node.instance_type,
-        roles=spare_roles(ctx.node, votes=needs_master(subject)),
-        zone=ctx.node.zone,
+        instance_type=kind,
+        roles=roles,
+        zone=ctx.plan.spare_zone or ctx.node.zone,
         address=address,
         http_port=http_port,
         transport_port=transport_port,

@@ -102,6 +102,7 @@ def plan_to_json(plan: Plan) -> dict[str, object]:
                     "fills": node.fills,
                     "takes_over": node.takes_over,
                     "empties_spare": node.empties_spare,
+                    "spare_zone": node.spare_zone,
                 }
                 for node in batch
             ]

@@ -1,0 +1,453 @@
+"""While dedicated masters change zones an extra one stands in: it joins first, votes, and is gone in the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from shardlift.checks import Subject
+from shardlift.executor import Event
+from shardlift.model import (
+    ClusterSettings,
+    EngineKind,
+    InstanceType,
+    Severity,
+    Strategy,
+    Task,
+    TaskKind,
+    TaskStatus,
+    Version,
+)
+from shardlift.planner import plan_and_forecast
+from shardlift.service.requests import MigrateRequest
+from shardlift.sim import sim_image
+from shardlift.store import Journal
+from shardlift.store.leases import SPARE
+from tests.observations import member, subject
+from tests.unit.test_moves import assert_done
+from tests.worlds import Crash, Lab, make_cluster, open_lab
+
+VIRTUAL_TIME = True
+A, B, C, D = "zone-a", "zone-b", "zone-c", "zone-d"
+SPARE_NAME = "lab-1-spare-master"
+
+
+def spread(lab: Lab) -> MigrateRequest:
+    return MigrateRequest(lab.cluster.id, A, f"{A},{B},{C}", "ess-master", migrate_type="multi_az_change")
+
+
+def masters_of(lab: Lab) -> list[str]:
+    return [node.name for node in lab.cluster.nodes if node.instance_type is InstanceType.MASTER]
+
+
+def spares_of(lab: Lab) -> list[str]:
+    return [name for name in lab.world.nodes if "-spare-" in name]
+
+
+def eligible(lab: Lab) -> list[str]:
+    """Members that work and can be elected."""
+    return [node.name for node in lab.world.nodes.values() if node.working and node.eligible]
+
+
+def votes_at_stops(lab: Lab) -> Callable[[str, str, str], None]:
+    """A fault that does nothing but look: whenever a master is stopped, three others can vote and all voters live."""
+
+    def look(when: str, what: str, where: str) -> None:
+        if (when, what) != ("before", "host.stop") or not lab.world.nodes[where].eligible:
+            return
+        others = [name for name in eligible(lab) if name != where]
+        assert len(others) >= 3, (where, others)
+        live = {lab.world.nodes[name].node_id for name in eligible(lab)}
+        assert {*lab.world.voters} <= live
+        if "-spare-" in where:
+            assert lab.world.nodes[where].node_id not in lab.world.voters
+            assert lab.world.elected != where
+        else:
+            assert SPARE_NAME in others
+
+    return look
+
+
+async def assert_gone(lab: Lab, task: Task) -> Task:
+    done = await assert_done(lab, task)
+    assert spares_of(lab) == []
+    own = {node.node_id for node in lab.world.nodes.values() if node.eligible}
+    assert {*lab.world.voters} == own
+    assert lab.effects_of("create") == lab.effects_of("delete") == [SPARE_NAME]
+    return done
+
+
+async def test_it_joins_before_the_first_and_goes_after_the_last(fast_home: Path) -> None:
+    async with open_lab(fast_home, masters=(A, A, A)) as lab:
+        task = await lab.service.migrate(spread(lab))
+        first, last = task.plan.nodes
+        assert {first.name, last.name} < {*masters_of(lab)}, "one stays: as few as can be move"
+        assert [(node.spare, node.spare_zone) for node in task.plan.nodes] == [(SPARE_NAME, first.to_zone)] * 2
+        assert [node.raises_spare for node in task.plan.nodes] == [True, False]
+        assert [node.empties_spare for node in task.plan.nodes] == [False, True]
+        fewest: Counter[int] = Counter()
+        zones: set[str] = set()
+
+        def look(_event: Event) -> None:
+            lab.world.write()
+            fewest[len(eligible(lab))] += 1
+            zones.update(lab.world.nodes[name].zone for name in spares_of(lab))
+
+        lab.fault = votes_at_stops(lab)
+        await lab.drive(look)
+        await assert_gone(lab, task)
+        assert min(fewest) == 3
+        assert max(fewest) == 4
+        assert zones == {first.to_zone}
+        assert Counter(lab.world.nodes[name].zone for name in masters_of(lab)) == {A: 1, B: 1, C: 1}
+        order = [(what, name) for what, name in lab.world.effects if what in {"create", "start", "stop", "delete"}]
+        assert order == [
+            ("create", SPARE_NAME),
+            ("start", SPARE_NAME),
+            ("stop", first.name),
+            ("start", first.name),
+            ("stop", last.name),
+            ("start", last.name),
+            ("stop", SPARE_NAME),
+            ("delete", SPARE_NAME),
+        ]
+        assert lab.world.failed_writes == 0
+
+
+async def test_from_one_zone_to_another_with_data_nodes(fast_home: Path) -> None:
+    """Of all types: data nodes first and without it, then the masters, the elected one last."""
+    async with open_lab(fast_home, zones=(A,), masters=(A, A, A)) as lab:
+        task = await lab.service.migrate(MigrateRequest(lab.cluster.id, A, D))
+        assert [node.spare for node in task.plan.nodes] == [None] * 3 + [SPARE_NAME] * 3
+        assert [node.raises_spare for node in task.plan.nodes] == [False] * 3 + [True, False, False]
+        lab.fault = votes_at_stops(lab)
+        await lab.drive(lambda _event: lab.world.write())
+        await assert_gone(lab, task)
+        assert {node.zone for node in lab.world.nodes.values()} == {D}
+
+
+async def test_it_is_shown(fast_home: Path) -> None:
+    async with open_lab(fast_home, masters=(A, A, A)) as lab:
+        report = await lab.service.check_move(spread(lab))
+        assert report.plan is not None
+        assert report.plan.stand_in is not None
+        assert report.plan.stand_in.spare == SPARE_NAME
+        assert report.forecast is not None
+        assert report.forecast.copies == 0
+        assert spares_of(lab) == [], "a check makes nothing"
+        task = await lab.service.migrate(spread(lab))
+
+        def crash(event: Event) -> None:
+            if event == Event("acted", task.total[0], 6):
+                raise Crash
+
+        with pytest.raises(Crash):
+            await lab.drive(crash)
+        cluster = await lab.service.cluster(lab.cluster.id)
+        shown = await lab.service.spares(cluster)
+        assert [(one.name, one.zone, one.roles, one.instance_type) for one in shown] == [
+            (SPARE_NAME, task.plan.nodes[0].to_zone, ("cluster_manager",), InstanceType.MASTER)
+        ]
+        assert (await lab.service.node_states(cluster, shown))[SPARE_NAME].answers
+        assert (await lab.task(task)).plan == task.plan, "it is in the plan that is kept"
+
+
+async def test_a_move_of_data_nodes_has_none(fast_home: Path) -> None:
+    async with open_lab(fast_home, zones=(A, B), masters=(A, A, A)) as lab:
+        task = await lab.service.migrate(MigrateRequest(lab.cluster.id, A, D, "ess"))
+        assert task.plan.stand_in is None
+        await lab.drive(lambda _event: lab.world.write())
+        await assert_done(lab, task)
+        assert lab.effects_of("create") == []
+
+
+async def test_whatever_crashes_when_the_end_is_the_same(fast_home: Path) -> None:
+    async with open_lab(fast_home, masters=(A, A, A)) as lab:
+        task = await lab.service.migrate(spread(lab))
+        met, crashes = await lab.crash_everywhere(task.id)
+        assert crashes > 80
+        assert {("before", "host.create", SPARE_NAME), ("after", "host.delete", SPARE_NAME)} <= met
+        await lab.drive()
+        await assert_gone(lab, task)
+        assert lab.world.failed_writes == 0
+
+
+async def test_the_row_comes_before_the_node(fast_home: Path) -> None:
+    async with open_lab(fast_home, masters=(A, A, A)) as lab:
+        await lab.service.migrate(spread(lab))
+
+        def crash(when: str, what: str, _where: str) -> None:
+            if (when, what) == ("before", "host.create"):
+                raise Crash
+
+        lab.fault = crash
+        with pytest.raises(Crash):
+            await lab.drive()
+        lease = await lab.service.leases.claim(lab.cluster.id)
+        assert lease is not None
+        kinds = [change.kind for change in await Journal(lab.service.store.database, lease).open_changes()]
+        assert kinds.count(SPARE) == 1
+        assert spares_of(lab) == []
+
+
+@pytest.mark.parametrize(("at", "order"), [(0, 0), (0, 4), (0, 9), (1, 0), (1, 5)])
+async def test_an_abort_removes_it(fast_home: Path, at: int, order: int) -> None:
+    async with open_lab(fast_home, masters=(A, A, A)) as lab:
+        task = await lab.service.migrate(spread(lab))
+        victim = task.total[at]
+
+        def look(event: Event) -> None:
+            lab.world.write()
+            if event == Event("acted", victim, order):
+                raise Crash
+
+        with pytest.raises(Crash):
+            await lab.drive(look)
+        assert spares_of(lab) == [SPARE_NAME]
+        await lab.service.abort(task.id)
+        lab.fault = votes_at_stops(lab)
+        await lab.drive(lambda _event: lab.world.write())
+        ended = await lab.task(task)
+        half = at > 0 or order > 6
+        assert ended.status is (TaskStatus.PARTIAL_FAILED if half else TaskStatus.FAILED), ended.fail_message
+        await lab.clock.sleep(100)
+        lab.world.advance()
+        assert spares_of(lab) == []
+        assert sorted(eligible(lab)) == sorted(masters_of(lab))
+        assert {*lab.world.voters} == {lab.world.nodes[name].node_id for name in masters_of(lab)}
+        assert (lab.world.persistent, lab.world.transient, lab.world.voting_excluded) == ({}, {}, set())
+
+
+async def failed_at(lab: Lab, at: int) -> Task:
+    """A move whose master of that number does not start again."""
+    task = await lab.service.migrate(spread(lab))
+    lab.world.nodes[task.total[at]].starts = False
+    await lab.drive(lambda _event: lab.world.write())
+    failed = await lab.task(task)
+    assert failed.status is TaskStatus.FAILED
+    assert SPARE_NAME in (failed.fail_message or "")
+    assert spares_of(lab) == [SPARE_NAME], "three vote although one is away"
+    assert len(eligible(lab)) == 3
+    return failed
+
+
+@pytest.mark.parametrize("at", [0, 1])
+async def test_after_a_failure_it_stays_for_the_retry(fast_home: Path, at: int) -> None:
+    async with open_lab(fast_home, masters=(A, A, A)) as lab:
+        task = await failed_at(lab, at)
+        assert await lab.service.leases.claimable() == (), "nothing is to be done until somebody says so"
+        lab.world.mend()
+        await lab.service.retry(task.id)
+        lab.fault = votes_at_stops(lab)
+        await lab.drive(lambda _event: lab.world.write())
+        done = await lab.task(task)
+        assert done.status is TaskStatus.SUCCESS, done.fail_message
+        assert spares_of(lab) == []
+        assert lab.effects_of("create") == lab.effects_of("delete") == [SPARE_NAME]
+
+
+async def test_given_up_it_stays_until_the_masters_are_back(fast_home: Path) -> None:
+    """With one of three away its vote is one of three: the engine would go on with a single voter without it."""
+    async with open_lab(fast_home, masters=(A, A, A)) as lab:
+        task = await failed_at(lab, 0)
+        await lab.service.abort(task.id)
+        await lab.drive()
+        assert spares_of(lab) == [SPARE_NAME]
+        assert len(lab.world.voters) == 3
+        assert await lab.service.leases.claimable() == (lab.cluster.id,), "it is tried again"
+        lab.world.mend()
+        lab.world.start(lab.world.nodes[task.total[0]])
+        await lab.clock.sleep(100)
+        await lab.drive()
+        assert spares_of(lab) == []
+        assert await lab.service.leases.claimable() == ()
+        assert lab.world.voting_excluded == set()
+
+
+@pytest.mark.parametrize("order", [0, 3, 12])
+async def test_one_that_dies_is_started_again_or_goes(fast_home: Path, order: int) -> None:
+    """Before the second master stops it has to be there; once that is back, it may be gone."""
+    async with open_lab(fast_home, masters=(A, A, A)) as lab:
+        task = await lab.service.migrate(spread(lab))
+        second = task.total[1]
+
+        def die(event: Event) -> None:
+            lab.world.write()
+            if event == Event("begun", second, order):
+                lab.world.kill_node(SPARE_NAME)
+
+        lab.fault = votes_at_stops(lab)
+        await lab.drive(die)
+        done = await lab.task(task)
+        assert done.status is TaskStatus.SUCCESS, done.fail_message
+        assert spares_of(lab) == []
+        assert lab.effects_of("start").count(SPARE_NAME) == (1 if order == 12 else 2)
+        assert lab.world.failed_writes == 0
+
+
+async def test_elected_it_hands_over_before_it_goes(fast_home: Path) -> None:
+    async with open_lab(fast_home, masters=(A, A, A)) as lab:
+        task = await lab.service.migrate(spread(lab))
+        elected: list[str | None] = []
+
+        def choose(event: Event) -> None:
+            lab.world.write()
+            if event == Event("acted", task.total[1], 1):
+                lab.world.elected = SPARE_NAME
+            if event == Event("begun", task.total[1], 12):
+                elected.append(lab.world.elected)
+
+        lab.fault = votes_at_stops(lab)
+        await lab.drive(choose)
+        await assert_gone(lab, task)
+        assert elected == [SPARE_NAME]
+        assert lab.world.elected in masters_of(lab)
+        assert lab.world.failed_writes == 0
+
+
+async def test_one_that_an_earlier_move_has_left_elsewhere_is_made_anew(fast_home: Path) -> None:
+    async with open_lab(fast_home, masters=(A, A, A)) as lab:
+        task = await failed_at(lab, 0)
+        lab.world.mend()
+        lab.world.start(lab.world.nodes[task.total[0]])
+        await lab.clock.sleep(100)
+        again = await lab.service.migrate(MigrateRequest(lab.cluster.id, A, D, "ess-master"))
+        zones: list[str] = []
+
+        def look(_event: Event) -> None:
+            lab.world.write()
+            zones.extend(lab.world.nodes[name].zone for name in spares_of(lab))
+
+        lab.fault = votes_at_stops(lab)
+        await lab.drive(look)
+        done = await lab.task(again)
+        assert done.status is TaskStatus.SUCCESS, done.fail_message
+        assert zones[-1] == D
+        assert spares_of(lab) == []
+        assert lab.effects_of("create") == lab.effects_of("delete") == [SPARE_NAME] * 2
+
+
+# what is planned
+
+
+DATA, MASTER, BOTH = frozenset({"data"}), frozenset({"cluster_manager"}), frozenset({"data", "cluster_manager"})
+
+
+def moving(strategy: Strategy = Strategy.DRAIN, *, masters: int = 3, to: str = D, **more: object) -> Subject:
+    """Three data nodes and so many dedicated masters, all of which go from one zone to another."""
+    cluster = make_cluster("p" * 32, 3, (A,), masters=(A,) * masters)
+    nodes = tuple(
+        member(node.name, roles=DATA if node.instance_type is InstanceType.ESS else MASTER) for node in cluster.nodes
+    )
+    names = [node.name for node in nodes]
+    made: dict[str, object] = {
+        "nodes": nodes,
+        "elected": names[-1],
+        "shards": (),
+        "indices": (),
+        "cluster": cluster,
+        "kind": TaskKind.AZ_MIGRATION,
+        "chosen": frozenset(names),
+        "to_zones": dict.fromkeys(names, to),
+    }
+    return subject(strategy, **{**made, **more})
+
+
+def elder(asked: Subject, least: str | None) -> Subject:
+    """The same of Elasticsearch 6, with so many masters needed."""
+    nodes = tuple(
+        replace(
+            node,
+            engine=EngineKind.ELASTICSEARCH,
+            version=Version(6, 8, 23),
+            roles=node.roles - MASTER | ({"master"} if node.roles & MASTER else set()),
+        )
+        for node in asked.seen.nodes
+    )
+    settings = ClusterSettings({} if least is None else {"discovery.zen.minimum_master_nodes": least})
+    return replace(asked, seen=replace(asked.seen, nodes=nodes, settings=settings, voting=None))
+
+
+@pytest.mark.parametrize(
+    ("masters", "least", "stands_in"),
+    [(3, "2", False), (3, None, False), (3, "soon", False), (4, "3", True), (5, "3", False), (6, "4", True)],
+)
+def test_elasticsearch_6_has_one_only_if_its_number_stays_a_majority(
+    masters: int, least: str | None, *, stands_in: bool
+) -> None:
+    """With three that need two, a fourth would make two halves that can each elect a master."""
+    asked = elder(moving(masters=masters), least)
+    plan, _, findings = plan_and_forecast(asked)
+    assert plan is not None, findings
+    assert (plan.stand_in is not None) is stands_in
+    told = [one for one in findings if one.rule == "master_quorum"]
+    assert [one.severity for one in told] == ([] if stands_in else [Severity.WARN])
+    assert all("minimum_master_nodes" in one.evidence for one in told)
+
+
+def test_with_surge_it_is_besides_those_that_take_copies() -> None:
+    plan, told, findings = plan_and_forecast(moving(Strategy.SURGE))
+    assert plan is not None, findings
+    assert told is not None
+    spares = [node.spare for node in plan.nodes]
+    assert spares == ["lab-1-spare-4"] * 3 + [SPARE_NAME] * 3
+    assert [node.stands_in for node in plan.nodes] == [False] * 3 + [True] * 3
+    assert [node.raises_spare for node in plan.nodes] == [True, False, False] * 2
+    assert [node.empties_spare for node in plan.nodes] == [False, False, True] * 2
+
+
+def test_a_master_that_is_out_is_brought_back_without_it() -> None:
+    asked = moving()
+    out = asked.cluster.nodes[-2].name
+    here = tuple(node for node in asked.seen.nodes if node.name != out)
+    plan, _, findings = plan_and_forecast(replace(asked, seen=replace(asked.seen, nodes=here)))
+    assert plan is not None, findings
+    stood_in_for = [node.name for node in plan.nodes if node.stands_in]
+    assert plan.nodes[0].name == out
+    assert stood_in_for == [node.name for node in plan.nodes[-2:]]
+
+
+def test_masters_with_data_have_none() -> None:
+    asked = moving()
+    nodes = tuple(replace(node, roles=BOTH) for node in asked.seen.nodes)
+    plan, _, findings = plan_and_forecast(replace(asked, seen=replace(asked.seen, nodes=nodes)))
+    assert plan is not None, findings
+    assert plan.stand_in is None
+
+
+@pytest.mark.parametrize("kind", [TaskKind.UPGRADING, TaskKind.REBOOTING, TaskKind.REPLACING])
+def test_where_no_zone_changes_there_is_none(kind: TaskKind) -> None:
+    plan, _, findings = plan_and_forecast(moving(kind=kind, to_zones={}))
+    assert plan is not None, findings
+    assert plan.stand_in is None
+
+
+async def test_elasticsearch_6_with_it(fast_home: Path) -> None:
+    """Four masters of which three must vote: five, of which three must, while they move."""
+    image = sim_image("6.8.23", EngineKind.ELASTICSEARCH)
+    async with open_lab(fast_home, masters=(A,) * 4, runs=image, images=(image,)) as lab:
+        lab.world.persistent["discovery.zen.minimum_master_nodes"] = "3"
+        task = await lab.service.migrate(spread(lab))
+        assert task.plan.stand_in is not None
+        await lab.drive(lambda _event: lab.world.write())
+        done = await lab.task(task)
+        assert done.status is TaskStatus.SUCCESS, done.fail_message
+        assert spares_of(lab) == []
+        assert lab.effects_of("create") == lab.effects_of("delete") == [SPARE_NAME]
+        assert lab.world.failed_writes == 0
+
+
+async def test_elasticsearch_6_without_it(fast_home: Path) -> None:
+    image = sim_image("6.8.23", EngineKind.ELASTICSEARCH)
+    async with open_lab(fast_home, masters=(A,) * 3, runs=image, images=(image,)) as lab:
+        lab.world.persistent["discovery.zen.minimum_master_nodes"] = "2"
+        task = await lab.service.migrate(spread(lab))
+        assert task.plan.stand_in is None
+        await lab.drive(lambda _event: lab.world.write())
+        done = await lab.task(task)
+        assert done.status is TaskStatus.SUCCESS, done.fail_message
+        assert lab.effects_of("create") == []
