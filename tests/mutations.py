@@ -321,6 +321,38 @@ def too_many_votes() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def masters_leave_before_the_extra_one_votes() -> Iterator[None]:
+    """The extra master is started, and nobody waits until it is a member."""
+
+    async def started(ctx: StepContext, one: Node) -> None:
+        await ctx.driver.start(one)
+
+    async def enough(*_asked: object) -> None:
+        return None
+
+    async def none_away(*_asked: object) -> list[str]:
+        return []
+
+    with (
+        patch.object(spare, "_up", started),
+        patch.object(spare, "votes_with", enough),
+        patch.object(host, "_away", none_away),
+    ):
+        yield
+
+
+@contextmanager
+def extra_master_goes_with_its_vote() -> Iterator[None]:
+    """It is stopped without having been excluded from voting."""
+
+    async def stays_a_voter(_about: StepContext) -> None:
+        return None
+
+    with patch.object(spare, "_leave_votes", stays_a_voter):
+        yield
+
+
 MUTATIONS: Mapping[str, Switch] = {
     "last copy unguarded": last_copy_unguarded,
     "others away unguarded": no_last_look_and_no_rules,
@@ -340,4 +372,6 @@ MUTATIONS: Mapping[str, Switch] = {
     "nobody waits for shards": nobody_waits_for_shards,
     "full spare goes": full_spare_goes,
     "too many votes": too_many_votes,
+    "masters leave first": masters_leave_before_the_extra_one_votes,
+    "extra master keeps its vote": extra_master_goes_with_its_vote,
 }

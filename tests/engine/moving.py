@@ -225,7 +225,7 @@ async def _remove(stage: Stage) -> None:
         await stage.service.delete_cluster(stage.cluster.id)
     except ShardliftError:
         driver = stage.service.backend.driver("local")
-        for node in stage.cluster.nodes:
+        for node in (*await stage.service.spares(stage.cluster), *stage.cluster.nodes):
             await driver.delete(node)
 
 

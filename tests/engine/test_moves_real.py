@@ -10,6 +10,8 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from shardlift.demo.client import Call
 from shardlift.model import InstanceType, Node, Strategy, Task, TaskKind
 from shardlift.service.requests import NodeGroup
 from tests.engine.moving import AWARENESS, Moving, ess, moving, say, upgrade
@@ -40,7 +43,9 @@ async def processes_of(at: Moving) -> dict[str, str]:
     return {name: one["ephemeral_id"] for name, one in (await at.members()).items()}
 
 
-async def change_of_zones(at: Moving, migrate_type: str, source: str, target: str) -> tuple[Task, dict[str, Any]]:
+async def change_of_zones(
+    at: Moving, migrate_type: str, source: str, target: str, inst_type: str = "ess"
+) -> tuple[Task, dict[str, Any]]:
     """Asked by the CSS API and done under load. The task, and what the API told of it in the end."""
     body = {
         "source_az": source,
@@ -51,7 +56,7 @@ async def change_of_zones(at: Moving, migrate_type: str, source: str, target: st
     }
 
     async def act() -> Task:
-        await at.css("POST", "/inst-type/ess/azmigrate", body)
+        await at.css("POST", f"/inst-type/{inst_type}/azmigrate", body)
         begun = await at.detail("AZ_MIGRATION")
         assert begun["status"] == "RUNNING"
         return await at.drive()
@@ -59,7 +64,7 @@ async def change_of_zones(at: Moving, migrate_type: str, source: str, target: st
     task = await at.under_load(act)
     told = await at.detail("AZ_MIGRATION")
     assert (task.kind, told["status"]) == (TaskKind.AZ_MIGRATION, "SUCCESS")
-    asked = {"instType": "ess", "migrateType": migrate_type, "sourceAz": source, "targetAz": target}
+    asked = {"instType": inst_type, "migrateType": migrate_type, "sourceAz": source, "targetAz": target}
     assert json.loads(told["migrateParam"]) == asked
     return task, told
 
@@ -186,6 +191,80 @@ async def test_dedicated_masters_come_after_data_and_the_elected_one_last() -> N
         assert sorted(second, key=second.__getitem__) == [*task.total], "so the nodes' own logs have it"
         await same_nodes(at, processes=processes, gone={*kinds})
         assert await at.elected() != elected, "mastership has moved once, to a new node"
+        assert await at.settings() == before
+
+
+@dataclass(frozen=True)
+class Votes:
+    """One look at the elected master's state: master-eligible members, and whose votes count, by name; the id of one
+    that is no member."""
+
+    members: frozenset[str]
+    voters: frozenset[str]
+    excluded: frozenset[str]
+
+
+async def votes(at: Moving, masters: frozenset[str]) -> Votes | None:
+    """None where nobody answered, as in the moment of an election."""
+    path = "/_cluster/state/nodes,metadata?filter_path=nodes.*.name,metadata.cluster_coordination"
+    outcome = await at.client.call(Call("GET", path))
+    if not outcome.ok:
+        return None
+    names = {key: one["name"] for key, one in outcome.body["nodes"].items()}
+    told = outcome.body["metadata"]["cluster_coordination"]
+    return Votes(
+        members=frozenset(name for name in names.values() if name in masters or "-spare-" in name),
+        voters=frozenset(names.get(one, one) for one in told["last_committed_config"]),
+        excluded=frozenset(one["node_name"] for one in told.get("voting_config_exclusions", ())),
+    )
+
+
+async def sampled(at: Moving, masters: frozenset[str], seen: list[Votes], over: asyncio.Event) -> None:
+    """Looks about ten times a second, until it is over."""
+    while not over.is_set():
+        look = await votes(at, masters)
+        if look is not None:
+            seen.append(look)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(over.wait(), 0.1)
+
+
+async def test_masters_move_to_three_zones_and_one_more_votes_meanwhile() -> None:
+    """Data nodes stay in one zone, so nothing is made of awareness."""
+    async with moving(ess(3), NodeGroup(InstanceType.MASTER, 3), zones=(A,)) as at:
+        before, processes = await at.settings(), await processes_of(at)
+        masters = frozenset(n.name for n in at.stage.cluster.nodes if n.instance_type is InstanceType.MASTER)
+        seen: list[Votes] = []
+        over = asyncio.Event()
+        sampling = asyncio.create_task(sampled(at, masters, seen, over))
+        try:
+            task, told = await change_of_zones(at, "multi_az_change", A, f"{A},{B},{C}", "ess-master")
+        finally:
+            over.set()
+            await sampling
+        moved = {*task.total}
+        extra = task.plan.nodes[0].spare
+        say(f"{len(seen)} looks; {Counter((len(one.members), len(one.voters & one.members)) for one in seen)}")
+        assert extra is not None
+        assert (len(moved), moved < masters) == (2, True), "one stays: as few as can be move"
+        assert len(seen) > 100
+        assert {len(one.members) for one in seen} == {3, 4}, "at no moment fewer than three are there"
+        assert all(2 * len(one.voters & one.members) > len(one.voters) for one in seen)
+        for name in moved:
+            away = [one for one in seen if name not in one.members]
+            assert away, f"{name} was away"
+            assert all(extra in one.members for one in away)
+            assert any(len(one.voters & one.members) == 3 for one in away), f"three vote while {name} is away"
+        assert seen[-1].members == masters
+        end = await votes(at, masters)
+        assert end == Votes(masters, masters, frozenset())
+        assert await at.stage.service.spares(at.stage.cluster) == ()
+        assert not (at.stage.settings.nodes_path / at.stage.cluster.id / extra).exists()
+        assert Counter(n.zone for n in (await at.now()).nodes if n.name in masters) == {A: 1, B: 1, C: 1}
+        final = {zone: {*names.split(",")} for zone, names in json.loads(told["finalAzInfoMap"]).items()}
+        zones = {name: one["zone"] for name, one in (await at.members()).items()}
+        assert final == {zone: {name for name in masters if zones[name] == zone} for zone in (A, B, C)}
+        await same_nodes(at, processes=processes, gone=moved)
         assert await at.settings() == before
 
 

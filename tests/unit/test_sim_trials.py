@@ -21,12 +21,14 @@ pytestmark = pytest.mark.sim
 
 # A seed that finds the bug; `make sim` met them among the first few hundred.
 FOUND_BY = {
-    "abort in the middle": 712,
+    "abort in the middle": 56,
     "canary takes shards": 86,
     "change before ledger": 128,
+    "extra master keeps its vote": 10,
     "full spare goes": 45,
     "interrupted step is done": 2,
     "last copy unguarded": 22,
+    "masters leave first": 10,
     "no fence": 6,
     "nobody waits for shards": 18,
     "old data goes early": 55,

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from shardlift.api.documents import check_document
 from shardlift.checks import Subject
+from shardlift.cli.forecast import print_forecast
 from shardlift.executor import Event
 from shardlift.model import (
     ClusterSettings,
@@ -130,7 +132,7 @@ async def test_from_one_zone_to_another_with_data_nodes(fast_home: Path) -> None
         assert {node.zone for node in lab.world.nodes.values()} == {D}
 
 
-async def test_it_is_shown(fast_home: Path) -> None:
+async def test_it_is_shown(fast_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with open_lab(fast_home, masters=(A, A, A)) as lab:
         report = await lab.service.check_move(spread(lab))
         assert report.plan is not None
@@ -138,6 +140,13 @@ async def test_it_is_shown(fast_home: Path) -> None:
         assert report.plan.stand_in.spare == SPARE_NAME
         assert report.forecast is not None
         assert report.forecast.copies == 0
+        print_forecast(report.forecast, report.plan)
+        assert f"{SPARE_NAME} in {report.plan.nodes[0].to_zone} is one master more" in capsys.readouterr().err
+        planned = check_document(report)["plan"]
+        assert isinstance(planned, dict)
+        assert [(one["spare"], one["spare_zone"]) for (one,) in planned["batches"]] == [
+            (SPARE_NAME, report.plan.nodes[0].to_zone)
+        ] * 2
         assert spares_of(lab) == [], "a check makes nothing"
         task = await lab.service.migrate(spread(lab))
 
@@ -279,6 +288,8 @@ async def test_one_that_dies_is_started_again_or_goes(fast_home: Path, order: in
             lab.world.write()
             if event == Event("begun", second, order):
                 lab.world.kill_node(SPARE_NAME)
+            if event == Event("acted", second, 0):
+                assert lab.world.nodes[SPARE_NAME].serving, "what is left of it in the list of members is not it"
 
         lab.fault = votes_at_stops(lab)
         await lab.drive(die)

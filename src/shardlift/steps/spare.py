@@ -75,7 +75,6 @@ async def raise_spare(ctx: StepContext, name: str) -> Node:
     if spare is None:
         spare = await _laid_out(ctx, name)
     if await ctx.driver.process(spare) is None:  # the files of one that runs are its own business
-        await _taken_off(ctx, spare)  # or what is left of one that has died would be taken for it
         ctx.check_lease()
         await ctx.driver.create(spare, ctx.image, seeds=ctx.cluster.nodes, heap_mib=ctx.cluster.heap_mib)
     await _up(ctx, spare)
@@ -240,7 +239,8 @@ async def _up(ctx: StepContext, spare: Node) -> None:
             members = {member.name: member for member in await ctx.engine.nodes()}
         except EngineError:
             continue  # asked again until the bound
-        if spare.name in members:
+        # Of one that has died its entry may still be there while it boots again.
+        if spare.name in members and await ctx.engine.answers(spare.name):
             return
         if await ctx.driver.process(spare) is None:
             raise StepFailedError(
