@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from bench_moves_told import PLAIN, Course, Row, of_task, told
-from plain_upgrade import PlainUpgrade
+from bench_moves_told import BARE, PLAIN, Course, Row, of_task, told
+from plain_upgrade import POLL_S, PlainUpgrade
 
 from shardlift.cli.images import pull_with_bar
 from shardlift.demo.client import Call, ClusterClient
@@ -18,14 +18,17 @@ from shardlift.service.requests import UpgradeRequest
 
 _SAMPLE_REAL_S = 1.0
 _RENEWED_WITHIN_S = 60.0  # twice the engines' interval
+_BARE_POLL_S = 0.05
 _STEADY_S = 12.0  # a little more than the engines' interval
 
 
-async def real(options: DemoOptions, say: Say) -> Row:
+async def real(options: DemoOptions, say: Say, *, batch_size: int = 1) -> Row:
     async with staged(options, pull_with_bar, say) as stage:
         data_bytes = await _rested(stage)
         task = await stage.service.upgrade(
-            UpgradeRequest(cluster_id=stage.cluster.id, image=stage.target.id, strategy=options.strategy)
+            UpgradeRequest(
+                cluster_id=stage.cluster.id, image=stage.target.id, strategy=options.strategy, batch_size=batch_size
+            )
         )
         course, service = Course(), stage.service
         clock = service.clock
@@ -47,18 +50,34 @@ async def real(options: DemoOptions, say: Say) -> Row:
     ended_s = task.ended_at.timestamp() if task.ended_at else seen["end_s"]
     error = course.error(task.created_at.timestamp(), ended_s)
     walk = task.bytes_moved - after
-    return told("real", options.nodes, str(options.strategy), data_bytes, **seen, walk_bytes=walk, eta_error=error)
+    name = f"{options.strategy} by {batch_size}" if batch_size > 1 else str(options.strategy)
+    return told("real", options.nodes, name, data_bytes, **seen, walk_bytes=walk, eta_error=error)
 
 
 async def real_plain(options: DemoOptions, say: Say) -> Row:
+    """The documented drain, which looks once a second."""
+    return await _scripted(options, say, PLAIN, Strategy.DRAIN, poll_s=POLL_S)
+
+
+async def real_bare(options: DemoOptions, say: Say) -> Row:
+    """What the engine itself takes: the next node once the cluster is green, nothing checked, mastership left to fall.
+
+    Shardlift takes its checks and the hand-over out of the same time.
+    """
+    return await _scripted(options, say, BARE, Strategy.IN_PLACE, poll_s=_BARE_POLL_S)
+
+
+async def _scripted(options: DemoOptions, say: Say, name: str, strategy: Strategy, *, poll_s: float) -> Row:
     async with staged(options, pull_with_bar, say) as stage:
         data_bytes = await _rested(stage)
-        script = PlainUpgrade(stage.cluster, stage.target, stage.service.backend.driver(stage.cluster.driver), say)
+        driver = stage.service.backend.driver(stage.cluster.driver)
+        await driver.prepare(stage.target)
+        script = PlainUpgrade(stage.cluster, stage.target, driver, say, poll_s)
         begin_s = time.monotonic()
-        result = await script.run(Strategy.DRAIN)
+        result = await script.run(strategy)
         wall_s = time.monotonic() - begin_s
     return told(
-        "real", options.nodes, PLAIN, data_bytes,
+        "real", options.nodes, name, data_bytes,
         ended=result, walk_bytes=script.bytes_moved, bytes=script.bytes_moved, wall_s=wall_s, boots_s=script.boots_s,
     )  # fmt: skip
 

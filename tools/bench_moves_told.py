@@ -11,6 +11,7 @@ from shardlift.model.eta import eta
 from shardlift.sim import MIB
 
 PLAIN = "plain drain"
+BARE = "bare in place"
 QUARTER = 0.25
 _BANDWIDTH = 40 * MIB  # indices.recovery.max_bytes_per_sec as the engines have it
 _MIGRATION, _BOOT = 0, 10
@@ -49,7 +50,7 @@ class Course:
 
 
 def told(where: str, nodes: int, strategy: str, data_bytes: int, **seen: Any) -> Row:
-    aim = aim_of(strategy, nodes)
+    aim = aim_of(strategy.split(" by ", maxsplit=1)[0], nodes)
     share = seen["walk_bytes"] / data_bytes
     limit_s = seen["boots_s"] + seen["walk_bytes"] / _BANDWIDTH
     return {

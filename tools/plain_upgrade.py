@@ -3,7 +3,8 @@
 In place: allocation `primaries`, flush, stop, swap, start, wait until it has joined, allocation back, wait for green.
 Drain: exclude the node by name, wait until it holds no shard, stop, swap on an empty disk, start, wait until it has
 joined, end the exclusion, wait for green. Then the next node; the elected master comes last, as the guides say.
-What is waited for is asked for once a second. The local driver stops, swaps and starts, as it does for Shardlift.
+What is waited for is asked for once a second, unless told otherwise. The local driver stops, swaps and starts, as it
+does for Shardlift.
 """
 
 from __future__ import annotations
@@ -33,12 +34,13 @@ class StuckError(Exception):
 
 @dataclass
 class PlainUpgrade:
-    """One run of the script. `boots_s` and `bytes_moved` are filled as it goes."""
+    """One run of the script. `boots_s` and `bytes_moved` are filled as it goes. `poll_s`: how often it asks."""
 
     cluster: Cluster
     image: Image
     driver: Driver
     say: Say
+    poll_s: float = POLL_S
     boots_s: float = 0.0
     _recovered: dict[str, int] = field(default_factory=dict)
 
@@ -126,7 +128,7 @@ class PlainUpgrade:
         while not await holds():
             if time.monotonic() > end:
                 raise EngineError(f"the plain script waited {_WAIT_S:.0f} s in vain until {what}")
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(self.poll_s)
 
     async def _elected_last(self, client: ClusterClient) -> list[Node]:
         master = (await self._must(client, Call("GET", "/_cat/master?format=json")))[0]["node"]

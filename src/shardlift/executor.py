@@ -17,6 +17,7 @@ import structlog
 from shardlift.bench import Bench
 from shardlift.errors import DriverError, EngineError, FencedError, ShardliftError
 from shardlift.model import (
+    AT_ONCE,
     SUB_STEPS,
     NodePlan,
     StepRow,
@@ -39,8 +40,6 @@ _log = structlog.get_logger(__name__)
 _ENGINE_ATTEMPTS, _ENGINE_PAUSE_FIRST_S = 5, 0.5
 _SAFETY_CHECK, _TRAFFIC, _SHUTDOWN = 1, 3, 6
 _LOG_FROM, _REJOIN = 6, 11
-# Sub-steps that the nodes of a batch go through at once: their processes end, and boot. These change no setting.
-_AT_ONCE = frozenset({6, 10})
 
 T = TypeVar("T")
 
@@ -193,7 +192,7 @@ class Executor:
             if await self._may_end(todo, sub.order) and await self._abort_requested():
                 raise AbortedError("the task was asked to end")
             resuming, self._resuming = self._resuming, False
-            if sub.order in _AT_ONCE and len(todo) > 1:
+            if sub.order in AT_ONCE and len(todo) > 1:
                 await self._together(todo, sub.order, resuming=resuming)
             else:
                 for plan in todo:

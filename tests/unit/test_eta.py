@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardlift.executor import Event
-from shardlift.model import SUB_STEPS, Eta, StepRow, StepStatus, Strategy, Task, TaskStatus, eta
+from shardlift.model import AT_ONCE, SUB_STEPS, Eta, StepRow, StepStatus, Strategy, Task, TaskStatus, eta
 from tests.fakes import START, make_cluster, make_image, make_task
 from tests.worlds import open_lab
 
 VIRTUAL_TIME = True
 IMAGE = make_image("3.4.0")
 NODES, ORDERS = 4, len(SUB_STEPS)
+BOOT = 10
 TASK = make_task(make_cluster("p", IMAGE, nodes=NODES), IMAGE)
 SECONDS = st.floats(0, 1e5)
 
@@ -167,6 +168,25 @@ def with_spares(task: Task, *, runs: int = 1, takes_over: bool = True) -> Task:
         over = last and takes_over
         nodes[at] = replace(node, spare=spare, fills=fills, takes_over=over, empties_spare=last and not over)
     return replace(task, plan=replace(task.plan, batches=tuple((node,) for node in nodes)))
+
+
+def test_what_a_batch_does_at_once_counts_once() -> None:
+    """Two batches of two nodes, the second in its boots: one began 20 s before the other."""
+    pairs = make_task(make_cluster("p", IMAGE, nodes=NODES), IMAGE, batch_size=2).plan
+    rows = list(walked(2 * ORDERS, [60.0] * NODES * ORDERS, [1] * NODES * ORDERS).steps)
+    rows[2 * ORDERS] = replace(rows[2 * ORDERS], begin=None, status=StepStatus.WAITING)
+    task = replace(TASK, steps=tuple(rows), plan=pairs)
+    settling_s = 60.0
+    assert left_s(task) == 60.0 * (2 * ORDERS - len(AT_ONCE)) + settling_s
+    now = now_of(task) + timedelta(seconds=30)
+    for node, begun_s in ((2, 30), (3, 10)):
+        boot = node * ORDERS + BOOT
+        for place in range(node * ORDERS, boot):
+            rows[place] = replace(rows[place], status=StepStatus.SUCCESS)
+        rows[boot] = replace(rows[boot], status=StepStatus.RUNNING, begin=now - timedelta(seconds=begun_s))
+    told = eta(replace(task, steps=tuple(rows)), now)
+    assert told is not None
+    assert told.left_s == 50 + 60.0 * 2 * 2 + settling_s
 
 
 def of_surge(done: int, *, boots: tuple[int, ...] = (0,)) -> Task:

@@ -16,6 +16,12 @@ _PAGE = 500
 _WORDS_PER_DOCUMENT = 60
 
 
+async def keep_apart(client: ClusterClient) -> None:
+    """No zone holds two copies of a shard: awareness of zones. Raises EngineError when it is refused."""
+    body = {"persistent": {"cluster.routing.allocation.awareness.attributes": "zone"}}
+    await _must(client, Call("PUT", "/_cluster/settings", json.dumps(body).encode()), "awareness of zones was refused")
+
+
 async def create_indices(client: ClusterClient) -> None:
     """Each index with two shards and one replica, all copies started. Raises EngineError when they do not start."""
     for index in INDICES:

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 import platformdirs
 
 from shardlift.demo.client import Call, ClusterClient
-from shardlift.demo.load import INDICES, create_indices, load, share
+from shardlift.demo.load import INDICES, create_indices, keep_apart, load, share
 from shardlift.demo.probe import Probe
 from shardlift.demo.verify import Verified, count, verify_probe
 from shardlift.errors import EngineError, ShardliftError
@@ -35,7 +35,10 @@ _WARM_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What to boot, what to load, how to upgrade. `keep` leaves cluster and home for a look."""
+    """What to boot, what to load, how to upgrade. `keep` leaves cluster and home for a look.
+
+    `zones` are dealt to the nodes in turn; with several of them the copies of a shard lie apart.
+    """
 
     source: str = "opensearch:2.19.4"
     target: str = "opensearch:3.4.0"
@@ -43,6 +46,7 @@ class DemoOptions:
     documents: int = 40_000
     strategy: Strategy = Strategy.DRAIN
     keep: bool = False
+    zones: tuple[str, ...] = ("zone-a",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,8 @@ async def staged(options: DemoOptions, pull: Pull, say: Say) -> AsyncIterator[St
         async with open_service(settings) as service, _cluster(service, options, source, say) as (credentials, cluster):
             say(f"loading {options.documents} documents into {len(INDICES)} indices with one replica each")
             async with ClusterClient([node.url for node in cluster.nodes], timeout_s=60, deadline_s=120) as client:
+                if len(options.zones) > 1:
+                    await keep_apart(client)
                 await create_indices(client)
                 await load(client, source, options.documents)
             yield Stage(settings, service, credentials, cluster, target, options.documents)
@@ -129,6 +135,7 @@ async def _cluster(
         name="demo",
         image=source.id,
         groups=(NodeGroup(InstanceType.ESS, options.nodes),),
+        zones=options.zones,
         strategy=options.strategy,
     )
     cluster = await service.create_cluster(request)

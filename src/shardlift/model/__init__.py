@@ -36,6 +36,7 @@ from shardlift.model.observation import (
     VotingSeen,
 )
 from shardlift.model.plan import (
+    AT_ONCE,
     AWARE_OF,
     AWARENESS,
     AZ_MIGRATE,
@@ -54,6 +55,7 @@ from shardlift.model.simulation import SPEED, SPEED_MAX, Fault, FaultKind, Simul
 from shardlift.model.task import StepRow, StepStatus, Task, TaskKind, TaskStatus, partial_account, paused_text
 
 __all__ = [
+    "AT_ONCE",
     "AWARENESS",
     "AWARE_OF",
     "AZ_MIGRATE",

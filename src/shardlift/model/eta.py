@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from statistics import fmean
 
-from shardlift.model.plan import NodePlan
+from shardlift.model.plan import AT_ONCE, NodePlan
 from shardlift.model.task import StepRow, StepStatus, Task
 
 _DRAIN, _BOOT, _REJOIN, _LAST = 0, 10, 11, 12
@@ -65,7 +65,8 @@ _Pace = tuple[str, float]
 def eta(task: Task, now: datetime) -> Eta | None:
     """The time left at `now`. None until each sub-step that is still to be done has been measured on some node.
 
-    Zero for a task that has ended. Work on several nodes is counted one after the other, which is how it is done.
+    Zero for a task that has ended. Work on several nodes is counted one after the other, which is how it is done; of
+    what the nodes of a batch do at once the longest counts.
     """
     if task.ended_at is not None:
         return Eta(0.0, 0.0, 0.0)
@@ -78,12 +79,16 @@ def eta(task: Task, now: datetime) -> Eta | None:
         if (pace := _seconds_per(evidence, task.steps)) is not None
     )
     plans = {node.name: node for node in task.plan.nodes}
-    todo = [row for row in task.steps if row.status is not StepStatus.SUCCESS]
-    parts = [part for row in todo for part in _parts(row, plans[row.node], took, paces, now)]
-    parts.append(_settling(task, took.get(_DRAIN), now))
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
+    batches = {node.name: number for number, batch in enumerate(task.plan.batches) for node in batch}
+    parts = [_settling(task, took.get(_DRAIN), now)]
+    at_once: dict[tuple[int, int], list[_Part | None]] = defaultdict(list)
+    for row in (row for row in task.steps if row.status is not StepStatus.SUCCESS):
+        here = at_once[batches[row.node], row.order] if row.order in AT_ONCE else parts
+        here.extend(_parts(row, plans[row.node], took, paces, now))
+    if None in parts or any(None in some for some in at_once.values()):
         return None
+    known = [part for part in parts if part is not None]
+    known += [max((one for one in some if one), key=lambda part: part.left_s) for some in at_once.values()]
     left_s = sum(part.left_s for part in known)
     variance = sum(part.deviation_s**2 for part in known)
     # Where a mean itself is off, it is off the same way for every node that is left.

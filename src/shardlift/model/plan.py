@@ -55,6 +55,9 @@ SUB_STEPS: tuple[SubStep, ...] = (
     ),
 )
 
+# Those that the nodes of a batch go through at once: their processes end, and boot. These change no setting.
+AT_ONCE = frozenset({6, 10})
+
 
 @dataclass(frozen=True, slots=True)
 class NodePlan:

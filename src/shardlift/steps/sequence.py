@@ -55,7 +55,7 @@ async def hold_cluster(ledger: Ledger, engine: Engine, plan: Plan) -> None:
     """
     await ledger.set_value(_REBALANCE, "none")
     await hold_zones(ledger, engine, plan.forced)
-    if plan.strategy.keeps_data:
+    if plan.strategy.keeps_data or any(node.takes_over for node in plan.nodes):
         # A copy that comes back with its node replays a few operations and copies next to nothing, so the engines'
         # default of two at a time only makes the next node wait. Whoever has chosen a number keeps it.
         await ledger.set_if_unset(_RECOVERIES, str(_RECOVERIES_IN_PLACE))
