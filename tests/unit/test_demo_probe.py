@@ -13,11 +13,13 @@ from shardlift.errors import EngineError
 from tests.unit.fake_cluster import FakeCluster, Faults
 
 RATES = Rates(writes=300, searches=100)
+# How long a call is sent again. Where it must end well that is no word about the machine; where it cannot, it is waited for.
+PATIENT_S, BRIEF_S = 20.0, 1.0
 
 
-async def probed(cluster: FakeCluster) -> tuple[Probe, Verified]:
+async def probed(cluster: FakeCluster, *, deadline_s: float = PATIENT_S) -> tuple[Probe, Verified]:
     """Runs the probe until the cluster has seen enough, and reads back."""
-    async with ClusterClient(cluster.urls, timeout_s=5, deadline_s=1) as client:
+    async with ClusterClient(cluster.urls, timeout_s=5, deadline_s=deadline_s) as client:
         probe = await run_probe(client, cluster)
         return probe, await verify_probe(client, cluster.urls, probe)
 
@@ -86,7 +88,7 @@ async def test_a_write_whose_answer_was_lost_is_acknowledged_once_and_not_double
 
 async def test_writes_that_no_node_takes_fail_and_are_not_called_lost():
     with FakeCluster(faults=Faults(refuse_writes=frozenset({0, 1, 2}))) as cluster:
-        probe, seen = await probed(cluster)
+        probe, seen = await probed(cluster, deadline_s=BRIEF_S)
     assert probe.writes.failed == probe.writes.sent
     assert probe.writes.longest_gap_s > 0
     assert seen.acknowledged == 0
@@ -95,13 +97,13 @@ async def test_writes_that_no_node_takes_fail_and_are_not_called_lost():
 
 async def test_searches_over_fewer_shards_are_no_answer():
     with FakeCluster(faults=Faults(partial_searches=frozenset({0, 1, 2}))) as cluster:
-        probe, _ = await probed(cluster)
+        probe, _ = await probed(cluster, deadline_s=BRIEF_S)
     assert probe.searches.failed == probe.searches.sent > 0
 
 
 async def test_a_node_that_cannot_be_read_is_an_error_and_not_a_loss():
     with FakeCluster() as cluster:
-        async with ClusterClient(cluster.urls, timeout_s=5, deadline_s=1) as client:
+        async with ClusterClient(cluster.urls, timeout_s=5, deadline_s=BRIEF_S) as client:
             probe = await run_probe(client, cluster)
             cluster.faults = Faults(hang_up=frozenset({2}))
             with pytest.raises(EngineError, match="could not be read back"):
@@ -112,7 +114,7 @@ async def test_a_node_that_is_down_is_told_from_one_that_breaks_connections():
     with FakeCluster() as cluster, FakeCluster(nodes=1) as gone:
         dead = gone.urls
         gone.__exit__()
-        async with ClusterClient([*dead, *cluster.urls], deadline_s=1) as client:
+        async with ClusterClient([*dead, *cluster.urls], deadline_s=PATIENT_S) as client:
             probe = await run_probe(client, cluster)
     assert probe.writes.met_down > 0
     assert probe.writes.first_try_failed == probe.writes.failed == 0
