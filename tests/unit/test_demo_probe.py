@@ -13,7 +13,8 @@ from shardlift.errors import EngineError
 from tests.unit.fake_cluster import FakeCluster, Faults
 
 RATES = Rates(writes=300, searches=100)
-# How long a call is sent again. Where it must end well that is no word about the machine; where it cannot, it is waited for.
+# How long a call is sent again: where it must end well, that is no word about the machine; where it cannot, it is
+# waited for.
 PATIENT_S, BRIEF_S = 20.0, 1.0
 
 
