@@ -27,9 +27,9 @@ test: $(STAMP) ## all tests, those with real engine nodes too
 	@echo "== test: those with real engine nodes, one after the other; the first run fetches the engine archives"
 	@$(BIN)/python -m pytest -m engine --durations=12 $(ARGS)
 
-test-unit: $(STAMP) ## the tests that need no engine, without the many trials of the simulator and made-up requests
-	@echo "== test-unit: everything but the tests marked 'engine', 'moves', 'hops', 'sim' and 'fuzz'"
-	@$(BIN)/python -m pytest -m "not engine and not moves and not hops and not sim and not fuzz" -n auto $(ARGS)
+test-unit: $(STAMP) ## the quick tests: no engines, no processes, few whole simulated tasks
+	@echo "== test-unit: everything but the tests marked 'engine', 'moves', 'hops', 'sim', 'walks' and 'fuzz'"
+	@$(BIN)/python -m pytest -m "not engine and not moves and not hops and not sim and not walks and not fuzz" -n auto $(ARGS)
 
 test-moves: $(STAMP) ## zones, replacement, masters, batches and HAProxy on real nodes, under a probing client (ARGS="-k haproxy")
 	@echo "== test-moves: real nodes, up to six at once; HAProxy is Debian's package haproxy"

@@ -19,6 +19,8 @@ from tests.unit.test_rules_properties import subjects
 from tests.unit.test_upgrade_walk import assert_whole
 from tests.worlds import Crash, Lab, open_lab
 
+pytestmark = pytest.mark.walks
+
 VIRTUAL_TIME = True
 ZONES = ("zone-a", "zone-b", "zone-c")
 SIX = {"nodes": 6, "zones": ZONES, "data_only": 3}

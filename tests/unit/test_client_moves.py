@@ -29,6 +29,8 @@ from shardlift.model import Cluster, TaskKind, TaskStatus
 from tests.clients import Ground, check_cluster, check_details, connect_otc, ground, stopping, until
 from tests.terraform import Terraform
 
+pytestmark = pytest.mark.walks
+
 AZ = "AZ_MIGRATION"
 
 

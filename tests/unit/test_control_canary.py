@@ -15,6 +15,8 @@ from shardlift.sim import IndexSpec
 from tests.unit.test_upgrade_walk import BOTH, assert_whole
 from tests.worlds import Crash, Lab, open_lab
 
+pytestmark = pytest.mark.walks
+
 VIRTUAL_TIME = True
 EXCLUDE_NAME = "cluster.routing.allocation.exclude._name"
 CANARY = Policy(canary=True)

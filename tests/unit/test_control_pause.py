@@ -14,6 +14,8 @@ from shardlift.model import StepStatus, Strategy, Task, TaskStatus
 from tests.unit.test_upgrade_walk import BOTH, assert_whole
 from tests.worlds import Crash, Lab, open_lab
 
+pytestmark = pytest.mark.walks
+
 VIRTUAL_TIME = True
 REBALANCE = "cluster.routing.rebalance.enable"
 Wish = Callable[[str], Awaitable[Task]]

@@ -28,6 +28,8 @@ from shardlift.api import create_app
 from tests.served import served_here
 from tests.worlds import NEW, Lab, open_lab
 
+pytestmark = pytest.mark.walks
+
 AK, SK, TOKEN = "AKLAB", "lab-secret", "lab-token"
 
 

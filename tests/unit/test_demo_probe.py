@@ -12,6 +12,8 @@ from shardlift.demo.verify import Verified, verify_probe
 from shardlift.errors import EngineError
 from tests.unit.fake_cluster import FakeCluster, Faults
 
+pytestmark = pytest.mark.walks
+
 RATES = Rates(writes=300, searches=100)
 # How long a call is sent again: where it must end well, that is no word about the machine; where it cannot, it is
 # waited for.

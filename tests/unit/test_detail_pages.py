@@ -21,6 +21,8 @@ from tests.detail_door import another_process, door
 from tests.fakes import make_task
 from tests.worlds import NEW, Lab, open_lab
 
+pytestmark = pytest.mark.walks
+
 VIRTUAL_TIME = True
 
 

@@ -16,6 +16,8 @@ from shardlift.driver.render import in_zone
 from shardlift.errors import DriverError
 from tests.driver_fakes import FakeHost, open_home
 
+pytestmark = pytest.mark.walks
+
 KEY = "task-1"
 
 

@@ -27,6 +27,8 @@ from shardlift.settings import Settings
 from shardlift.testing import css_emulator, emulator
 from tests.fakes import make_cluster
 
+pytestmark = pytest.mark.walks
+
 __all__ = ["css_emulator"]  # as a conftest imports it
 
 

@@ -13,6 +13,8 @@ from shardlift.sim import IndexSpec
 from tests.unit.test_upgrade_walk import assert_whole
 from tests.worlds import Lab, open_lab
 
+pytestmark = pytest.mark.walks
+
 VIRTUAL_TIME = True
 EXCLUDE_ID = "cluster.routing.allocation.exclude._id"
 REBALANCE = "cluster.routing.rebalance.enable"

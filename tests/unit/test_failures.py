@@ -16,6 +16,8 @@ from shardlift.store import Journal, Leases, StoreError
 from tests.unit.test_upgrade_walk import BOTH, assert_whole
 from tests.worlds import NEW, OLD, Crash, Lab, open_lab
 
+pytestmark = pytest.mark.walks
+
 VIRTUAL_TIME = True
 
 

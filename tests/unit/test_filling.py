@@ -12,6 +12,8 @@ from shardlift.sim import MIB, IndexSpec
 from tests.unit.test_upgrade_walk import assert_whole
 from tests.worlds import Crash, Lab, open_lab
 
+pytestmark = pytest.mark.walks
+
 VIRTUAL_TIME = True
 REBALANCE = "cluster.routing.rebalance.enable"
 

@@ -18,6 +18,8 @@ from shardlift.planner import spread
 from shardlift.service.requests import MigrateRequest
 from tests.worlds import Crash, Lab, make_cluster, open_lab
 
+pytestmark = pytest.mark.walks
+
 VIRTUAL_TIME = True
 A, B, C, D = "zone-a", "zone-b", "zone-c", "zone-d"
 ATTRIBUTES = "cluster.routing.allocation.awareness.attributes"

@@ -13,6 +13,8 @@ from shardlift.model import HookKind, InstanceType, Leftovers, StepStatus, Strat
 from shardlift.service.requests import RestartRequest
 from tests.worlds import Crash, Lab, open_lab
 
+pytestmark = pytest.mark.walks
+
 VIRTUAL_TIME = True
 
 HOOK = TrafficHook(HookKind.HAPROXY, socket="/run/haproxy.sock", backends=("nodes",))

@@ -19,6 +19,8 @@ from shardlift.service.requests import MigrateRequest, ReplaceRequest, RestartRe
 from shardlift.store import Journal
 from tests.worlds import NEW, OLD, Crash, Lab, make_cluster, open_lab
 
+pytestmark = pytest.mark.walks
+
 VIRTUAL_TIME = True
 A, B, C = "zone-a", "zone-b", "zone-c"
 

@@ -20,6 +20,8 @@ from shardlift.sim import MIB
 from tests.unit.test_upgrade_walk import assert_whole
 from tests.worlds import Crash, Lab, open_lab
 
+pytestmark = pytest.mark.walks
+
 VIRTUAL_TIME = True
 BASE = 40 * MIB
 

@@ -16,6 +16,8 @@ from shardlift.sim import sim_image
 from shardlift.store.routes import RouteStore
 from tests.worlds import Crash, Lab, open_lab
 
+pytestmark = pytest.mark.walks
+
 VIRTUAL_TIME = True
 
 ES, OS = EngineKind.ELASTICSEARCH, EngineKind.OPENSEARCH

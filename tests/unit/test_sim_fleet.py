@@ -24,6 +24,8 @@ from shardlift.service.requests import CreateCluster, NodeGroup, UpgradeRequest
 from shardlift.settings import Settings
 from shardlift.sim import saved
 
+pytestmark = pytest.mark.walks
+
 OLD, NEW = "opensearch:2.19.4", "opensearch:3.4.0"
 FAST = Simulation(speed=2000)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from unittest.mock import patch
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from shardlift.sim import MIB, Copy, IndexSpec, World, build_world, movement
 from shardlift.sim.deciders import immovable, may_remain, takes_none, verdicts
 from shardlift.sim.engine import SimEngine
 from tests.worlds import make_cluster
+
+pytestmark = pytest.mark.walks
 
 _ALLOCATION = "cluster.routing.allocation"
 _SPECS = (

@@ -24,6 +24,8 @@ from shardlift.store.leases import SPARE
 from tests.unit.test_moves import assert_done
 from tests.worlds import Crash, Lab, open_lab
 
+pytestmark = pytest.mark.walks
+
 VIRTUAL_TIME = True
 A, B, C, D = "zone-a", "zone-b", "zone-c", "zone-d"
 SPARE_NAME = "lab-1-spare-master"

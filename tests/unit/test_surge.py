@@ -16,6 +16,8 @@ from shardlift.store.leases import SPARE
 from tests.unit.test_upgrade_walk import assert_whole
 from tests.worlds import NEW, Crash, Lab, open_lab
 
+pytestmark = pytest.mark.walks
+
 VIRTUAL_TIME = True
 
 

@@ -11,6 +11,8 @@ from shardlift.executor import Event
 from shardlift.model import StepStatus, Strategy, TaskStatus
 from tests.worlds import NEW, Crash, Lab, open_lab
 
+pytestmark = pytest.mark.walks
+
 VIRTUAL_TIME = True
 BOTH = pytest.mark.parametrize("strategy", list(Strategy))
 HOST_EFFECTS = ("backup", "stop", "switch", "restore", "start", "set aside", "discard")
