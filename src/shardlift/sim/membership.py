@@ -164,18 +164,22 @@ def _booted(world: World, name: str, pid: int) -> str:
 
 
 def _joins(world: World, name: str, pid: int) -> str:
-    """HTTP opens after the join; without a master the node tries again."""
+    """HTTP opens after the join; without a master, or one that nobody follows, the node tries again.
+
+    A node without which no majority answers was never taken off the committed list of members, however long it was
+    away: it is no newcomer to a cluster that is newer.
+    """
     node = world.nodes[name]
     if node.pid != pid or node.up or node.hung:
         return ""
     if world.elected is None:
         # Its vote may be the one that was missing.
         _elect(world)
-    if world.elected is None:
+    if world.elected is None or not world.quorum_with(node):
         world.later(_JOIN_AGAIN_S, "joins", name, pid)
         return ""
     others = [one for one in world.nodes.values() if one.up and one is not node]
-    if others and all(_past(one, node) for one in others):
+    if others and _can_publish(world) and all(_past(one, node) for one in others):
         node.log.append(f"refused to join: all other nodes are newer than {node.version}")
         return f"{node.name} is refused: the cluster is newer"
     node.up = node.serving = True

@@ -167,6 +167,11 @@ class World:
         working = {node.node_id for node in self.nodes.values() if node.working and node.name not in names}
         return 2 * len(working & {*self.voters}) > len(self.voters)
 
+    def quorum_with(self, joining: SimNode) -> bool:
+        """Whether the voters that work are a majority once that node is a member, so that its join can be published."""
+        working = {node.node_id for node in self.nodes.values() if node.working} | {joining.node_id}
+        return 2 * len(working & {*self.voters}) > len(self.voters)
+
     def lost(self, *, without: str | None = None) -> dict[Group, int]:
         """By shard, how many acknowledged operations nobody has any more, on no disk, set aside or not.
 
