@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn, TypeVar
 
 import structlog
@@ -33,6 +33,7 @@ from shardlift.steps.boundary import Boundary
 from shardlift.steps.context import AbortedError, SuspendedError
 from shardlift.steps.migration import EXCLUDE_NAME
 from shardlift.steps.spare import end_spares, spares_left
+from shardlift.steps.standing import Standing
 from shardlift.steps.zones import end_zones
 from shardlift.store import Control, StoreError
 
@@ -77,6 +78,7 @@ class Executor:
         self._observer = observer
         self._ledger = Ledger(bench.journal, bench.engine, task.id)
         self._rows = {(row.node, row.order): row for row in task.steps}
+        self._standing = Standing(task.id, bench.cluster, bench.driver, bench.journal, self._rows)
         self._mates = {
             node.name: frozenset(other.name for other in batch if other is not node) | node.away_too
             for batch in task.plan.batches
@@ -115,7 +117,7 @@ class Executor:
 
     async def _boundary(self, batch: tuple[NodePlan, ...]) -> None:
         """Before nodes of which nothing is done or under way: may they be begun now?"""
-        if any(row.status is not StepStatus.WAITING for node in batch for row in self._rows_of(node)):
+        if not self._standing.untouched(batch):
             return
         node = batch[0]
         bench = self._bench
@@ -125,9 +127,6 @@ class Executor:
         except StepFailedError as error:
             # As a failure of its first sub-step, which is where a retry begins, and looks at the gates again.
             await self._fail_unbegun(node.name, 0, error)
-
-    def _rows_of(self, node: NodePlan) -> list[StepRow]:
-        return [self._rows[node.name, sub.order] for sub in SUB_STEPS]
 
     async def _prepare(self) -> None:
         """What the whole task needs. A failure here is one of the first sub-step that is still to be done."""
@@ -165,24 +164,11 @@ class Executor:
         What changes settings of the cluster is done by one after the other. Those that are down already, after a crash
         or a failure, are brought back before the others are looked at again.
         """
-        groups = await self._groups(batch)
-        for number, group in enumerate(groups):
+        for number, group in enumerate(await self._standing.groups(batch)):
             self._resuming = self._resuming or number > 0
             await self._walk(group)
         for plan in batch:
             await self._bench.journal.node_switched(plan.node_id, self._bench.image.id, plan.to_zone)
-
-    async def _groups(self, batch: tuple[NodePlan, ...]) -> tuple[tuple[NodePlan, ...], ...]:
-        if len(batch) == 1 or all(row.status is StepStatus.WAITING for plan in batch for row in self._rows_of(plan)):
-            return (batch,)
-        down = tuple([plan for plan in batch if await self._is_down(plan)])
-        up = tuple(plan for plan in batch if plan not in down)
-        return tuple(group for group in (down, up) if group)
-
-    async def _is_down(self, plan: NodePlan) -> bool:
-        if self._rows[plan.name, _SHUTDOWN].status is StepStatus.SUCCESS:
-            return True
-        return await self._bench.driver.process(self._bench.cluster.node(plan.name)) is None
 
     async def _walk(self, group: tuple[NodePlan, ...]) -> None:
         for sub in SUB_STEPS:
@@ -217,11 +203,12 @@ class Executor:
     async def _may_end_before(self, plan: NodePlan, order: int) -> bool:
         """Up to the shutdown an end leaves the node as it was; once its process is gone it is finished first.
 
-        The shutdown itself may have been done by a run that crashed before it could say so.
+        The shutdown itself may have been done by a run that crashed before it could say so. One that was started again
+        by somebody, half changed, is finished, too.
         """
         if order < _SHUTDOWN:
-            return True
-        return order == _SHUTDOWN and await self._bench.driver.process(self._bench.cluster.node(plan.name)) is not None
+            return not self._standing.changing(plan.name)
+        return order == _SHUTDOWN and not self._standing.changing(plan.name) and await self._standing.runs(plan.name)
 
     async def _step(self, plan: NodePlan, order: int, *, resuming: bool) -> None:
         bench, task_id = self._bench, self._task.id
@@ -235,7 +222,9 @@ class Executor:
                 if order > _TRAFFIC:
                     # Its balancer may have been started again meanwhile, and know nothing of what it was told.
                     await self._patiently(lambda: STEPS[_TRAFFIC](context))
-            outcome = await self._patiently(lambda: STEPS[order](context))
+            outcome = await self._standing.left_down(plan.name, order)
+            if outcome is None:
+                outcome = await self._patiently(lambda: STEPS[order](context))
         except (FencedError, StoreError, AbortedError, SuspendedError):
             raise
         except ShardliftError as error:
@@ -259,7 +248,8 @@ class Executor:
     async def _journal_failure(self, node: str, order: int, error: ShardliftError, more: Mapping[str, object]) -> None:
         desc, evidence = failure_account(error, more)
         _log.warning("sub-step failed", task=self._task.id, node=node, order=order, error=error.message)
-        await self._end_step(node, order, StepStatus.FAILED, desc, evidence)
+        told = f"{desc}{self._standing.remedy(node, order)}"
+        await self._end_step(node, order, StepStatus.FAILED, told, evidence)
 
     async def _end_step(
         self, node: str, order: int, status: StepStatus, desc: str, evidence: Mapping[str, object]
@@ -374,7 +364,9 @@ class Executor:
             await bench.journal.progress(task_id, plan.name, order, progress)
 
         async def control() -> Control:
-            return await bench.journal.control(task_id)
+            now = await bench.journal.control(task_id)
+            finished = order <= _SHUTDOWN and self._standing.changing(plan.name)
+            return replace(now, aborting=False) if finished else now
 
         return StepContext(
             task_id=task_id,

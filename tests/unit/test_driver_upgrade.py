@@ -146,6 +146,22 @@ async def test_a_data_folder_changes_hands_once(host: FakeHost) -> None:
     assert (host.root / "host.log").read_text().count('"hand over"') == 1
 
 
+async def test_what_a_start_has_put_into_the_empty_folder_is_set_aside(host: FakeHost) -> None:
+    """Somebody started the node between `switch` and the hand-over; nothing of it is deleted before `discard`."""
+    spare = replace(host.node, name="spare")
+    await host.create()
+    await host.driver.create(spare, host.target, seeds=(host.node,), heap_mib=256)
+    (host.root.parent / "spare" / "data" / "shard").write_text("rows")
+    (host.root / "data" / "old").write_text("older rows")
+    await host.driver.switch(host.node, host.target, key=KEY, fresh_data=True)
+    (host.root / "data" / "node.lock").write_text("")
+    assert await host.driver.hand_over(spare, host.node, key=KEY)
+    assert [path.name for path in (host.root / "data").iterdir()] == ["shard"]
+    assert sorted(path.name for one in host.root.glob("data.*") for path in one.iterdir()) == ["node.lock", "old"]
+    await host.driver.discard(host.node, key=KEY)
+    assert not list(host.root.glob("data.*"))
+
+
 @pytest.mark.parametrize("done", ["emptied", "renamed"])
 async def test_a_data_folder_that_was_half_handed_over_gets_there(host: FakeHost, done: str) -> None:
     """Killed after each rename: what is left is told by which folder there is."""

@@ -84,9 +84,9 @@ class NodePaths:
     def state(self) -> Path:
         return self.root / "node.json"
 
-    def aside(self, key: str) -> Path:
-        """Where `switch` with this key puts the old data."""
-        return self.root / f"data.{path_part(key, 'key')}"
+    def aside(self, key: str, *, again: bool = False) -> Path:
+        """Where `switch` with this key puts the old data. `again`: where `hand_over` puts what has come since."""
+        return self.root / f"data.{path_part(key, 'key')}{'.again' if again else ''}"
 
     def log(self, effect: str, **facts: Any) -> None:
         """Appends one line to host.log, the proof of what was done on the host and how often."""

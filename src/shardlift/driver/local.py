@@ -183,8 +183,10 @@ class LocalDriver:
 
     async def discard(self, node: Node, *, key: str) -> None:
         def work(paths: NodePaths) -> None:
-            if paths.aside(key).exists():
-                shutil.rmtree(paths.aside(key))
+            kept = [one for one in (paths.aside(key), paths.aside(key, again=True)) if one.exists()]
+            for one in kept:
+                shutil.rmtree(one)
+            if kept:
                 paths.log("discard", key=key)
 
         await self._on(node, work)
@@ -280,7 +282,9 @@ def _take_over(giver: NodePaths, paths: NodePaths, key: str) -> bool:
     if state.get("data_taken_for") == key:
         return False
     if giver.data.exists():
-        if paths.data.exists():
+        if paths.data.exists() and state.get("fresh_data_for") == key and any(paths.data.iterdir()):
+            paths.data.rename(paths.aside(key, again=True))  # the node was started by somebody since it got this folder
+        elif paths.data.exists():
             paths.data.rmdir()  # refuses unless it is empty
         giver.data.rename(paths.data)
     elif not paths.data.exists():

@@ -95,7 +95,8 @@ class Driver(Protocol):
         """Gives the data folder of stopped `source` to stopped `target`, which `switch` with `fresh_data` has emptied.
 
         One rename, once per key; False when it had been done before. `source` is left with an empty folder. Refuses
-        while a process of either lives, and a `target` that holds data.
+        while a process of either lives, and a `target` that `switch` has not emptied. What a start has put there since
+        is set aside as well, until `discard`.
         """
 
     async def restore(self, node: Node, image: Image, *, key: str, zone: str | None = None) -> Restored:

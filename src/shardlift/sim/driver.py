@@ -14,6 +14,8 @@ from shardlift.sim.parts import SimNode
 from shardlift.sim.world import World
 
 _STOP_S = 0.3
+# Set aside by `hand_over` beside what `switch` has set aside with the same key.
+_AGAIN = ".again"
 
 
 class SimDriver:
@@ -109,9 +111,11 @@ class SimDriver:
             raise DriverError(f"{source.name} or {target.name} is running")
         if key in mine.taken_over:
             return False
-        if mine.disk:
+        if mine.disk and key not in mine.set_aside:
             raise DriverError(f"the data folder of {target.name} is not empty")
         async with self._effect("hand over", mine):
+            if mine.disk:
+                mine.set_aside[f"{key}{_AGAIN}"] = mine.disk
             mine.disk, giver.disk = giver.disk, {}
             mine.node_id, giver.node_id = giver.node_id, f"id-new-{self._world.new_number()}"
             mine.taken_over.add(key)
@@ -139,9 +143,10 @@ class SimDriver:
 
     async def discard(self, node: Node, *, key: str) -> None:
         mine = self._node(node)
-        if mine.set_aside.get(key):
+        kept = [one for one in (key, f"{key}{_AGAIN}") if mine.set_aside.get(one)]
+        if kept:
             async with self._effect("discard", mine):
-                mine.set_aside[key] = {}
+                mine.set_aside |= {one: {} for one in kept}
 
     async def log_tail(self, node: Node, lines: int = 40) -> tuple[str, ...]:
         return tuple(self._node(node).log[-lines:])

@@ -133,7 +133,7 @@ class FleetDriver:
             mine.backups.discard(key)
             mine.restored.discard(key)
             mine.taken_over.discard(key)
-            mine.set_aside.pop(key, None)
+            mine.set_aside = {one: disk for one, disk in mine.set_aside.items() if not one.startswith(key)}
 
     async def log_tail(self, node: Node, lines: int = 40) -> tuple[str, ...]:
         return await self._of(node).log_tail(node, lines)

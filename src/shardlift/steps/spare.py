@@ -26,6 +26,7 @@ from shardlift.steps.standin import votes_with, votes_without
 from shardlift.store import Control
 from shardlift.store.codec import spare_from, spare_to_json
 
+_REPLACEMENT = 7
 _GONE_S = 60.0
 _HANDOVER_S = 60.0
 
@@ -36,6 +37,9 @@ async def surge_migration(ctx: StepContext) -> Outcome:
         return await data_migration(ctx)
     await ctx.ledger.reassert()
     begun_s = ctx.clock.elapsed_s()
+    if "spare" in ctx.earlier(_REPLACEMENT):
+        # Stopped a second time, since somebody has started it half changed: it has the spare's folder, and keeps it.
+        return await paced(ctx, rescue)
     if ctx.plan.stands_in:
         await stand_in(ctx)
         return Outcome(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,6 +45,16 @@ _BEGUN = _STEP.values(
         step.c.attempts: step.c.attempts + 1,
         step.c.progress: {},
     }
+)
+_REOPENED = (
+    update(step)
+    .where(
+        step.c.task_id == bindparam("of_task"),
+        step.c.node.in_(bindparam("of_nodes", expanding=True)),
+        (step.c.order <= bindparam("last")) | (step.c.status == str(StepStatus.RUNNING)),
+        step.c.status != str(StepStatus.WAITING),
+    )
+    .values({step.c.revision: _NEXT, step.c.status: str(StepStatus.WAITING), step.c.end: None, step.c.progress: {}})
 )
 _PROGRESS = _STEP.values({step.c.revision: _NEXT, step.c.progress: bindparam("new_progress")})
 _ENDED = _STEP.values(
@@ -114,6 +124,15 @@ class Journal:
     async def begin_step(self, task_id: str, name: str, order: int, at: datetime) -> None:
         """RUNNING, one attempt more; the first beginning stays."""
         await self._step(_BEGUN, task_id, name, order, at=at)
+
+    async def reopen(self, task_id: str, names: Sequence[str], *, last: int) -> None:
+        """The sub-steps of these nodes up to order `last`, and one under way, are to be done again; at once or not.
+
+        Beginnings, attempts and evidence stay, as with a retry.
+        """
+        async with self._fenced() as connection:
+            await connection.execute(_REOPENED, {"of_task": task_id, "of_nodes": list(names), "last": last})
+            await connection.execute(_REVISED, {"of_task": task_id})
 
     async def progress(self, task_id: str, name: str, order: int, progress: Mapping[str, object]) -> None:
         await self._step(_PROGRESS, task_id, name, order, new_progress=dict(progress))
