@@ -78,7 +78,7 @@ class Executor:
         self._observer = observer
         self._ledger = Ledger(bench.journal, bench.engine, task.id)
         self._rows = {(row.node, row.order): row for row in task.steps}
-        self._standing = Standing(task.id, bench.cluster, bench.driver, bench.journal, self._rows)
+        self._standing = Standing(task.id, bench.cluster, bench.driver, bench.engine, bench.journal, self._rows)
         self._mates = {
             node.name: frozenset(other.name for other in batch if other is not node) | node.away_too
             for batch in task.plan.batches
@@ -222,7 +222,7 @@ class Executor:
                 if order > _TRAFFIC:
                     # Its balancer may have been started again meanwhile, and know nothing of what it was told.
                     await self._patiently(lambda: STEPS[_TRAFFIC](context))
-            outcome = await self._standing.left_down(plan.name, order)
+            outcome = await self._patiently(lambda: self._standing.left_down(plan.name, order))
             if outcome is None:
                 outcome = await self._patiently(lambda: STEPS[order](context))
         except (FencedError, StoreError, AbortedError, SuspendedError):

@@ -5,7 +5,7 @@ more, with everything that protects before that done anew: it may have taken cop
 clients. So its sub-steps up to the shutdown are opened again, in one write, and it is taken like any other node that
 stands. The sub-steps on its host go on where they were: they look whether their work is done.
 
-Down again, before it was stopped by us, it has nothing to protect any more, and could perhaps not even come back.
+Down again, before it was stopped by us, or no member, it has nothing to protect, and could perhaps not even come back.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from shardlift.driver.protocol import Driver
+from shardlift.engine.protocol import Engine
 from shardlift.model import SUB_STEPS, Cluster, NodePlan, StepRow, StepStatus
 from shardlift.steps.context import Outcome
 from shardlift.store import Journal
@@ -35,6 +36,7 @@ class Standing:
     task_id: str
     cluster: Cluster
     driver: Driver
+    engine: Engine
     journal: Journal
     rows: Rows
 
@@ -64,12 +66,17 @@ class Standing:
         return tuple(group for group in (down, up) if group)
 
     async def left_down(self, name: str, order: int) -> Outcome | None:
-        """How a sub-step ends that protects a node which has nothing to protect: it is down, half changed."""
-        if order >= _BACKUP or not self.changing(name) or await self.runs(name):
+        """How a sub-step ends that protects a node which has nothing to protect: half changed, it is down or no member.
+
+        The last node of an upgrade may not be able to join with its old engine. One that hangs may be missing from the
+        list of nodes, but its copies still count. Right before it is stopped it is looked again. Raises EngineError.
+        """
+        if order >= _BACKUP or not self.changing(name) or (await self.runs(name) and await self._member(name)):
             return None
         known = self.rows[name, order].evidence
         return Outcome(
-            "Passed: the node, which had been stopped for its change and was started by somebody, is down again.",
+            "Passed: the node had been stopped for its change, and is down again or, started by somebody, no member of "
+            "the cluster.",
             {key: known[key] for key in _WHO if key in known},
         )
 
@@ -82,16 +89,22 @@ class Standing:
             "goes on where it was, and clients miss meanwhile what only this node has"
         )
 
+    async def _member(self, name: str) -> bool:
+        if any(member.name == name for member in await self.engine.nodes()):
+            return True
+        return any(copy.node == name for copy in await self.engine.shards())
+
     async def _take_again(self, batch: tuple[NodePlan, ...]) -> None:
         """Opens the rows of nodes that run although they had been stopped to be changed and are not.
 
         Of their mates that stand as well, too: what those were found to be is as old.
         """
         halves = [plan.name for plan in batch if not all(self._done(plan.name, order) for order in range(_START))]
-        standing = [name for name in halves if await self.runs(name)]
-        started = [name for name in standing if self._done(name, _SHUTDOWN)]
+        stopped = [name for name in halves if self._done(name, _SHUTDOWN)]
+        started = [name for name in stopped if await self.runs(name)]
         if not started:
             return
+        standing = [name for name in halves if name in started or await self.runs(name)]
         _log.info("nodes that had been stopped were started by somebody, taken again", task=self.task_id, nodes=started)
         await self.journal.reopen(self.task_id, standing, last=_SHUTDOWN)
         for name in standing:
