@@ -34,7 +34,10 @@ async def fails(lab: Lab, task: Task, node: str, what: str, *, when: str = "befo
 
 
 async def started_by_hand(lab: Lab, node: str, *, alone: bool) -> None:
-    """It is a member again, unless all others are newer, and copies have come to rest. `alone`: it has the only copy of an index made since."""
+    """It runs, and unless all others are newer it is a member, with copies that have come to rest.
+
+    `alone`: it has the only copy of an index made since.
+    """
     lab.world.start(lab.world.nodes[node])
     await lab.clock.sleep(30)
     if alone:
