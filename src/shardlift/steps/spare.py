@@ -289,9 +289,22 @@ async def _leave_votes(about: StepContext) -> None:
 
 
 async def _stop(about: StepContext) -> None:
-    """Stops the spare that `about` is about. Raises StepFailedError when it has what no node that stays has."""
+    """Stops the spare that `about` is about.
+
+    Raises StepFailedError when it has what no node that stays has, or has copies at all while another node is away.
+    """
+    copies = await about.engine.shards()
+    if any(copy.node == about.node.name for copy in copies):
+        there = {member.name for member in await about.engine.nodes()} | about.away
+        missing = sorted(node.name for node in about.cluster.nodes if node.name not in there)
+        if missing:
+            raise StepFailedError(
+                f"{', '.join(missing)} is away, and the spare node {about.node.name} still has copies",
+                evidence={"missing": missing},
+                remedy="bring it back, see its log for the cause, then retry",
+            )
     serving: dict[tuple[str, int], set[str | None]] = {}
-    for copy in await about.engine.shards():
+    for copy in copies:
         if copy.serving:
             serving.setdefault(copy.group, set()).add(copy.node)
     alone = sorted(f"{index}[{shard}]" for (index, shard), nodes in serving.items() if nodes <= about.away)
