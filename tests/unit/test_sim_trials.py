@@ -60,8 +60,11 @@ def trial(seed: int, template: Path) -> Verdict:
 
 @pytest.mark.parametrize("seed", [14, 49, 56, 88, 556, 738, 948, 1803, *range(2001, 2009)])
 def test_seed_holds(seed: int, template: Path) -> None:
-    """The first ones once found bugs: a node gone since the safety check, a forgotten value, a hung voter; a node that was
-    started half changed, and a spare that went with copies on it while another node was away."""
+    """The first ones once found bugs.
+
+    A node gone since the safety check, a forgotten value, a hung voter; a node that was started half changed, and a
+    spare that went with copies on it while another node was away.
+    """
     verdict = trial(seed, template)
     assert verdict.violations == (), "\n".join(verdict.transcript[-40:])
     assert verdict.outcome in {"SUCCESS", "PARTIAL_FAILED", "FAILED"}
