@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,34 @@ async def test_a_failed_task_that_is_given_up_loses_its_spare(fast_home: Path) -
         assert spares_of(lab) == []
         assert lab.world.lost() == {}
         assert await lab.service.leases.claimable() == ()
+
+
+async def test_a_spare_with_copies_stays_while_a_node_is_away(fast_home: Path) -> None:
+    """Some of its copies may go to no older node, and the one newer node has them already: it goes with all there."""
+    async with open_lab(fast_home) as lab:
+        task = await lab.submit(Strategy.SURGE)
+        second = task.plan.nodes[1].name
+        lab.world.nodes[second].starts = False
+        await lab.drive(lambda _event: lab.world.write())
+        (spare,) = spares_of(lab)
+        await lab.service.abort(task.id)
+
+        async def person() -> None:
+            await lab.clock.sleep(60)
+            lab.world.advance()
+            assert lab.world.copies_on(spare)
+            assert spare not in lab.effects_of("stop")
+            lab.world.mend()
+            lab.world.start(lab.world.nodes[second])
+
+        helping = asyncio.create_task(person())
+        await lab.drive()
+        await helping
+        await lab.clock.sleep(100)
+        lab.world.advance()
+        await lab.drive()
+        assert spares_of(lab) == []
+        assert lab.world.lost() == {}
 
 
 async def test_a_new_task_finds_the_spare_of_a_failed_one(fast_home: Path) -> None:
