@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Collection
 from typing import TypeVar
 
 import httpx
@@ -11,12 +12,13 @@ import pytest
 
 from shardlift.engine import RestEngine
 from shardlift.errors import EngineError
-from shardlift.model import CopyState, EngineKind, Health, NodeSeen, Observation, ShardCopy, Version
+from shardlift.model import CopyState, EngineKind, Health, NodeSeen, Observation, RetainedCopy, ShardCopy, Version
 from tests.engine.cluster import RealCluster, real_cluster
 
 pytestmark = pytest.mark.engine
 
 _DOCS = 200
+_SIZES_EVERY_S = 10.0
 
 T = TypeVar("T")
 
@@ -99,13 +101,25 @@ def _complete(node: NodeSeen, version: Version) -> None:
     assert (node.search_queue, node.write_queue) == (0, 0)
 
 
+async def _with_sizes(
+    cluster: RealCluster, node: str, held: Collection[tuple[str, int]]
+) -> dict[tuple[str, int], RetainedCopy]:
+    """What is told of the node's copies once it has their sizes: the engine looks at its files each 10 s."""
+    end_s = time.monotonic() + 2 * _SIZES_EVERY_S
+    while True:
+        found = {(one.index, one.shard): one for one in await cluster.engine.retained(node)}
+        if all(group in found and found[group].bytes for group in held) or time.monotonic() > end_s:
+            return found
+        await asyncio.sleep(0.5)
+
+
 async def _retains(cluster: RealCluster) -> None:
     """What the engine would have to send each copy of a node again: all or nothing, as its timer will have it."""
     for node in cluster.nodes:
         held = {
             copy.group for copy in await cluster.engine.shards() if copy.node == node.name and copy.index == "books"
         }
-        found = {(one.index, one.shard): one for one in await cluster.engine.retained(node.name)}
+        found = await _with_sizes(cluster, node.name, held)
         assert held <= set(found)
         assert not {index for index, _ in found} & {"pinned"}, "it has no other copy"
         for group in held:
