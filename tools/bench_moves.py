@@ -72,6 +72,12 @@ def _numbers(text: str) -> list[int]:
     return found
 
 
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number of nodes, one at least")
+    return int(text)
+
+
 def _strategies(text: str) -> list[str]:
     known = [*map(str, Strategy), PLAIN, BARE]
     chosen = [one.strip() for one in text.split(",")]
@@ -104,7 +110,7 @@ def main() -> int:
     parser.add_argument("--copies", type=int, default=10, help="shard copies on each simulated node")
     parser.add_argument("--copy-mib", type=int, default=1024, help="size of each")
     parser.add_argument("--docs", type=int, default=40_000, help="documents in each real cluster")
-    parser.add_argument("--batch-size", type=int, default=1, help="real nodes taken at once; over 1 in three zones")
+    parser.add_argument("--batch-size", type=_at_least_one, default=1, help="real nodes taken at once, in three zones")
     parser.add_argument("--source", default=DemoOptions().source, help="image of real nodes before")
     parser.add_argument("--target", default=DemoOptions().target, help="and after")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout instead of the table")
