@@ -12,6 +12,8 @@ from openstack import exceptions
 from shardlift.model import Cluster
 from tests.clients import NEW, SAME, Ground, connect_otc, ground, until
 
+pytestmark = pytest.mark.walks
+
 _WAIT_S = 0.05
 
 

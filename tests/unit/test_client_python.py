@@ -29,6 +29,8 @@ from shardlift.model import Cluster
 from shardlift.service.requests import Credentials
 from tests.clients import NEW, SAME, Ground, check_cluster, check_details, ground, stopping, until
 
+pytestmark = pytest.mark.walks
+
 
 @pytest.fixture(scope="module")
 def here() -> Iterator[Ground]:

@@ -14,6 +14,8 @@ from shardlift.service.requests import Credentials
 from tests.clients import NEW, SAME, Ground, ground, stopping, until
 from tests.terraform import Terraform
 
+pytestmark = pytest.mark.walks
+
 
 @pytest.fixture(scope="module")
 def here() -> Iterator[Ground]:

@@ -15,6 +15,8 @@ from shardlift.runner import Runner
 from tests.unit.test_upgrade_walk import assert_whole
 from tests.worlds import Lab, open_lab
 
+pytestmark = pytest.mark.walks
+
 VIRTUAL_TIME = True
 # Each indexing operation of the simulated world takes 1 ms.
 CLOSED, OPEN = 0.5, 1.5

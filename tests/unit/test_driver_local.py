@@ -21,6 +21,8 @@ from shardlift.driver.local import LocalDriver
 from shardlift.errors import DriverError, UsageError
 from tests.driver_fakes import FAILS, PARENT, RUNS, STUBBORN, FakeHost, make_node, open_home
 
+pytestmark = pytest.mark.walks
+
 
 @contextlib.asynccontextmanager
 async def host_with(script: str = RUNS) -> AsyncIterator[FakeHost]:

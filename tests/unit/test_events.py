@@ -19,6 +19,8 @@ from shardlift.model import StepStatus, Task, TaskStatus
 from shardlift.service.requests import Credentials
 from tests.worlds import Lab, open_lab
 
+pytestmark = pytest.mark.walks
+
 VIRTUAL_TIME = True
 
 

@@ -29,6 +29,8 @@ from shardlift.settings import Settings
 from shardlift.tls import TlsFiles, check_files, client_context
 from tests.unit.test_serve import serving
 
+pytestmark = pytest.mark.walks
+
 NOW = datetime.now(UTC)
 
 
