@@ -50,8 +50,10 @@ async def real(options: DemoOptions, say: Say, *, batch_size: int = 1) -> Row:
     ended_s = task.ended_at.timestamp() if task.ended_at else seen["end_s"]
     error = course.error(task.created_at.timestamp(), ended_s)
     walk = task.bytes_moved - after
-    name = f"{options.strategy} by {batch_size}" if batch_size > 1 else str(options.strategy)
-    return told("real", options.nodes, name, data_bytes, **seen, walk_bytes=walk, eta_error=error)
+    return told(
+        "real", options.nodes, str(options.strategy), data_bytes,
+        **seen, at_once=batch_size, walk_bytes=walk, eta_error=error,
+    )  # fmt: skip
 
 
 async def real_plain(options: DemoOptions, say: Say) -> Row:
@@ -71,7 +73,7 @@ async def _scripted(options: DemoOptions, say: Say, name: str, strategy: Strateg
     async with staged(options, pull_with_bar, say) as stage:
         data_bytes = await _rested(stage)
         driver = stage.service.backend.driver(stage.cluster.driver)
-        await driver.prepare(stage.target)
+        await driver.prepare(stage.target)  # as `real` counts from the first sub-step: unpacking is no part of the walk
         script = PlainUpgrade(stage.cluster, stage.target, driver, say, poll_s)
         begin_s = time.monotonic()
         result = await script.run(strategy)

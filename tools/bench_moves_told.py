@@ -50,13 +50,14 @@ class Course:
 
 
 def told(where: str, nodes: int, strategy: str, data_bytes: int, **seen: Any) -> Row:
-    aim = aim_of(strategy.split(" by ", maxsplit=1)[0], nodes)
+    aim = aim_of(strategy, nodes)
     share = seen["walk_bytes"] / data_bytes
     limit_s = seen["boots_s"] + seen["walk_bytes"] / _BANDWIDTH
     return {
         "where": where,
         "nodes": nodes,
         "strategy": strategy,
+        "at_once": seen.get("at_once", 1),
         "ended": seen["ended"],
         "data_bytes": data_bytes,
         "bytes_over_data": round(share, 3),

@@ -19,9 +19,8 @@ from shardlift.model import (
 )
 from shardlift.service.requests import MigrateRequest
 from shardlift.sim import sim_image
-from shardlift.store import Journal
-from shardlift.store.leases import SPARE
 from tests.unit.test_moves import assert_done
+from tests.unit.test_surge import crashes_with_a_row_and_no_spare, spares_of
 from tests.worlds import Crash, Lab, open_lab
 
 pytestmark = pytest.mark.walks
@@ -37,10 +36,6 @@ def spread(lab: Lab) -> MigrateRequest:
 
 def masters_of(lab: Lab) -> list[str]:
     return [node.name for node in lab.cluster.nodes if node.instance_type is InstanceType.MASTER]
-
-
-def spares_of(lab: Lab) -> list[str]:
-    return [name for name in lab.world.nodes if "-spare-" in name]
 
 
 def eligible(lab: Lab) -> list[str]:
@@ -192,19 +187,7 @@ async def test_whatever_crashes_when_the_end_is_the_same(fast_home: Path) -> Non
 async def test_the_row_comes_before_the_node(fast_home: Path) -> None:
     async with open_lab(fast_home, masters=(A, A, A)) as lab:
         await lab.service.migrate(spread(lab))
-
-        def crash(when: str, what: str, _where: str) -> None:
-            if (when, what) == ("before", "host.create"):
-                raise Crash
-
-        lab.fault = crash
-        with pytest.raises(Crash):
-            await lab.drive()
-        lease = await lab.service.leases.claim(lab.cluster.id)
-        assert lease is not None
-        kinds = [change.kind for change in await Journal(lab.service.store.database, lease).open_changes()]
-        assert kinds.count(SPARE) == 1
-        assert spares_of(lab) == []
+        await crashes_with_a_row_and_no_spare(lab)
 
 
 @pytest.mark.parametrize(("at", "order"), [(0, 0), (0, 4), (0, 9), (1, 0), (1, 5)])

@@ -34,6 +34,39 @@ def spares_of(lab: Lab) -> list[str]:
     return [name for name in lab.world.nodes if "-spare-" in name]
 
 
+async def failed_at_the_second(lab: Lab) -> tuple[Task, str]:
+    """A task whose second node does not start; it and the node's name."""
+    task = await lab.submit(Strategy.SURGE)
+    second = task.plan.nodes[1].name
+    lab.world.nodes[second].starts = False
+    await lab.drive(lambda _event: lab.world.write())
+    return task, second
+
+
+async def mended(lab: Lab, node: str) -> None:
+    """Somebody mends the cluster, and starts the node."""
+    lab.world.mend()
+    lab.world.start(lab.world.nodes[node])
+    await lab.clock.sleep(100)
+
+
+async def crashes_with_a_row_and_no_spare(lab: Lab) -> None:
+    """Right before the spare is made: the ledger has it already, and nothing of it is there."""
+
+    def crash(when: str, what: str, _where: str) -> None:
+        if (when, what) == ("before", "host.create"):
+            raise Crash
+
+    lab.fault = crash
+    with pytest.raises(Crash):
+        await lab.drive()
+    lease = await lab.service.leases.claim(lab.cluster.id)
+    assert lease is not None
+    kinds = [change.kind for change in await Journal(lab.service.store.database, lease).open_changes()]
+    assert kinds.count(SPARE) == 1
+    assert spares_of(lab) == []
+
+
 async def assert_as_before(lab: Lab, task: Task) -> None:
     """The cluster is whole, has exactly its old nodes, and every one of them holds something."""
     await assert_whole(lab, task.id)
@@ -160,10 +193,7 @@ async def test_an_abort_empties_and_removes_the_spare(fast_home: Path, at: int, 
 
 async def test_after_a_failure_the_spare_waits_for_the_retry(fast_home: Path) -> None:
     async with open_lab(fast_home) as lab:
-        task = await lab.submit(Strategy.SURGE)
-        second = task.plan.nodes[1].name
-        lab.world.nodes[second].starts = False
-        await lab.drive(lambda _event: lab.world.write())
+        task, _ = await failed_at_the_second(lab)
         failed = await lab.task(task)
         assert failed.status is TaskStatus.FAILED
         assert "spare" in (failed.fail_message or "")
@@ -187,13 +217,8 @@ async def test_after_a_failure_the_spare_waits_for_the_retry(fast_home: Path) ->
 
 async def test_a_failed_task_that_is_given_up_loses_its_spare(fast_home: Path) -> None:
     async with open_lab(fast_home) as lab:
-        task = await lab.submit(Strategy.SURGE)
-        second = task.plan.nodes[1].name
-        lab.world.nodes[second].starts = False
-        await lab.drive(lambda _event: lab.world.write())
-        lab.world.mend()
-        lab.world.start(lab.world.nodes[second])
-        await lab.clock.sleep(100)
+        task, second = await failed_at_the_second(lab)
+        await mended(lab, second)
         await lab.service.abort(task.id)
         assert await lab.service.leases.claimable() == (lab.cluster.id,)
         await lab.drive()
@@ -205,10 +230,7 @@ async def test_a_failed_task_that_is_given_up_loses_its_spare(fast_home: Path) -
 async def test_a_spare_with_copies_stays_while_a_node_is_away(fast_home: Path) -> None:
     """Some of its copies may go to no older node, and the one newer node has them already: it goes with all there."""
     async with open_lab(fast_home) as lab:
-        task = await lab.submit(Strategy.SURGE)
-        second = task.plan.nodes[1].name
-        lab.world.nodes[second].starts = False
-        await lab.drive(lambda _event: lab.world.write())
+        task, second = await failed_at_the_second(lab)
         (spare,) = spares_of(lab)
         await lab.service.abort(task.id)
 
@@ -232,13 +254,8 @@ async def test_a_spare_with_copies_stays_while_a_node_is_away(fast_home: Path) -
 
 async def test_a_new_task_finds_the_spare_of_a_failed_one(fast_home: Path) -> None:
     async with open_lab(fast_home) as lab:
-        task = await lab.submit(Strategy.SURGE)
-        second = task.plan.nodes[1].name
-        lab.world.nodes[second].starts = False
-        await lab.drive(lambda _event: lab.world.write())
-        lab.world.mend()
-        lab.world.start(lab.world.nodes[second])
-        await lab.clock.sleep(100)
+        task, second = await failed_at_the_second(lab)
+        await mended(lab, second)
         again = await lab.submit(Strategy.SURGE)
         await lab.drive(lambda _event: lab.world.write())
         done = await lab.task(again)
@@ -250,13 +267,8 @@ async def test_a_new_task_finds_the_spare_of_a_failed_one(fast_home: Path) -> No
 
 async def test_a_spare_that_dies_with_what_is_missing_is_started_again(fast_home: Path) -> None:
     async with open_lab(fast_home, replicas=0, shards=6) as lab:
-        task = await lab.submit(Strategy.SURGE)
-        second = task.plan.nodes[1].name
-        lab.world.nodes[second].starts = False
-        await lab.drive(lambda _event: lab.world.write())
-        lab.world.mend()
-        lab.world.start(lab.world.nodes[second])
-        await lab.clock.sleep(100)
+        task, second = await failed_at_the_second(lab)
+        await mended(lab, second)
         lab.world.kill_node(spares_of(lab)[0])
         await lab.service.abort(task.id)
         await lab.drive()
@@ -268,16 +280,4 @@ async def test_a_spare_that_dies_with_what_is_missing_is_started_again(fast_home
 async def test_the_row_of_a_spare_comes_before_the_spare(fast_home: Path) -> None:
     async with open_lab(fast_home) as lab:
         await lab.submit(Strategy.SURGE)
-
-        def crash(when: str, what: str, _where: str) -> None:
-            if (when, what) == ("before", "host.create"):
-                raise Crash
-
-        lab.fault = crash
-        with pytest.raises(Crash):
-            await lab.drive()
-        lease = await lab.service.leases.claim(lab.cluster.id)
-        assert lease is not None
-        kinds = [change.kind for change in await Journal(lab.service.store.database, lease).open_changes()]
-        assert kinds.count(SPARE) == 1
-        assert spares_of(lab) == []
+        await crashes_with_a_row_and_no_spare(lab)

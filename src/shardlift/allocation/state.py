@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from shardlift.allocation.filters import Filter, filters_of
 from shardlift.allocation.limits import most_used_bytes, whole, words
 from shardlift.model import (
+    AWARE_OF,
+    AWARENESS,
     ClusterSettings,
     CopyState,
     EngineKind,
@@ -19,7 +21,6 @@ from shardlift.model import (
     Version,
 )
 
-_AWARENESS = "cluster.routing.allocation.awareness"
 _DEFAULT_ROLES = frozenset({"data", "ingest", "cluster_manager"})
 
 Release = tuple[bool, Version]
@@ -205,7 +206,7 @@ class State:
         self.zones = tuple(
             len(
                 {place.attributes[name] for place in data if name in place.attributes}
-                | set(words(self.settings.effective(f"{_AWARENESS}.force.{name}.values")))
+                | set(words(self.settings.effective(f"{AWARENESS}force.{name}.values")))
             )
             for name in self.attributes
         )
@@ -219,7 +220,7 @@ def build_state(seen: Observation, nodes: Iterable[Node], target: Release) -> St
     """
     settings = seen.settings
     ranks = {release: at for at, release in enumerate(sorted({*(node.release for node in seen.nodes), target}))}
-    attributes = words(settings.effective(f"{_AWARENESS}.attributes"))
+    attributes = words(settings.effective(AWARE_OF))
     places: dict[str, Place] = {}
     for node in seen.nodes:
         places[node.name] = _place(len(places), node, ranks[node.release], attributes, settings)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from shardlift.demo.client import Call, ClusterClient
 from shardlift.errors import EngineError
-from shardlift.model import EngineKind, Image
+from shardlift.model import AWARE_OF, EngineKind, Image
 
 INDICES = ("orders", "customers", "events", "metrics")
 SHARDS = 2
@@ -18,7 +18,7 @@ _WORDS_PER_DOCUMENT = 60
 
 async def keep_apart(client: ClusterClient) -> None:
     """No zone holds two copies of a shard: awareness of zones. Raises EngineError when it is refused."""
-    body = {"persistent": {"cluster.routing.allocation.awareness.attributes": "zone"}}
+    body = {"persistent": {AWARE_OF: "zone"}}
     await _must(client, Call("PUT", "/_cluster/settings", json.dumps(body).encode()), "awareness of zones was refused")
 
 

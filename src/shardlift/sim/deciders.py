@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from shardlift.model import AWARE_OF, CopyState, Decision
+from shardlift.model import AWARE_OF, FORCED_ZONES, CopyState, Decision
 from shardlift.sim.in_force import Filters, own_filters
 from shardlift.sim.parts import Copy, SimIndex, SimNode
 
@@ -141,7 +141,7 @@ def _awareness(world: World, index: SimIndex, copy: Copy, node: SimNode) -> Iter
     attributes = [one for one in world.setting(AWARE_OF).split(",") if one]
     if "zone" not in attributes:
         return
-    forced = {one for one in world.setting("cluster.routing.allocation.awareness.force.zone.values").split(",") if one}
+    forced = {one for one in world.setting(FORCED_ZONES).split(",") if one}
     zones = forced | {one.zone for one in world.nodes.values() if one.up and one.holds_data}
     copies = index.replicas + 1
     most = math.ceil(copies / max(len(zones), 1))

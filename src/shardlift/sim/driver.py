@@ -10,12 +10,10 @@ from shardlift.errors import DriverError
 from shardlift.model import Image, Node, PluginSeen
 from shardlift.sim.build import extra_node
 from shardlift.sim.doors import Door, OpenDoor
-from shardlift.sim.parts import SimNode
+from shardlift.sim.parts import SimNode, again
 from shardlift.sim.world import World
 
 _STOP_S = 0.3
-# Set aside by `hand_over` beside what `switch` has set aside with the same key.
-_AGAIN = ".again"
 
 
 class SimDriver:
@@ -115,7 +113,7 @@ class SimDriver:
             raise DriverError(f"the data folder of {target.name} is not empty")
         async with self._effect("hand over", mine):
             if mine.disk:
-                mine.set_aside[f"{key}{_AGAIN}"] = mine.disk
+                mine.set_aside[again(key)] = mine.disk
             mine.disk, giver.disk = giver.disk, {}
             mine.node_id, giver.node_id = giver.node_id, f"id-new-{self._world.new_number()}"
             mine.taken_over.add(key)
@@ -143,7 +141,7 @@ class SimDriver:
 
     async def discard(self, node: Node, *, key: str) -> None:
         mine = self._node(node)
-        kept = [one for one in (key, f"{key}{_AGAIN}") if mine.set_aside.get(one)]
+        kept = [one for one in (key, again(key)) if mine.set_aside.get(one)]
         if kept:
             async with self._effect("discard", mine):
                 mine.set_aside |= {one: {} for one in kept}

@@ -15,6 +15,7 @@ from shardlift.sim import faults
 from shardlift.sim.driver import SimDriver
 from shardlift.sim.engine import SimEngine
 from shardlift.sim.fleet import Fleet
+from shardlift.sim.parts import again
 
 _HTTP_PORT, _TRANSPORT_PORT = 9200, 9300
 # A fast cluster's minutes are moments of ours: no limit may be so short that a busy machine alone exceeds it.
@@ -133,7 +134,8 @@ class FleetDriver:
             mine.backups.discard(key)
             mine.restored.discard(key)
             mine.taken_over.discard(key)
-            mine.set_aside = {one: disk for one, disk in mine.set_aside.items() if not one.startswith(key)}
+            mine.set_aside.pop(key, None)
+            mine.set_aside.pop(again(key), None)
 
     async def log_tail(self, node: Node, lines: int = 40) -> tuple[str, ...]:
         return await self._of(node).log_tail(node, lines)

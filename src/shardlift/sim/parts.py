@@ -93,6 +93,11 @@ class SimNode:
         return self.up and self.pid is not None and not self.hung
 
 
+def again(key: str) -> str:
+    """Under which `hand_over` sets aside what has come since `switch` did so with that key."""
+    return f"{key}.again"
+
+
 @lru_cache(maxsize=64)
 def _hold_data(roles: frozenset[str]) -> bool:
     return any(role == "data" or role.startswith("data_") for role in roles)

@@ -164,13 +164,14 @@ class World:
 
     def quorum_without(self, names: Collection[str]) -> bool:
         """Whether the voters that work are a majority of the configuration in force without those nodes."""
-        working = {node.node_id for node in self.nodes.values() if node.working and node.name not in names}
-        return 2 * len(working & {*self.voters}) > len(self.voters)
+        return self._majority({node.node_id for node in self.nodes.values() if node.working and node.name not in names})
 
     def quorum_with(self, joining: SimNode) -> bool:
         """Whether the voters that work are a majority once that node is a member, so that its join can be published."""
-        working = {node.node_id for node in self.nodes.values() if node.working} | {joining.node_id}
-        return 2 * len(working & {*self.voters}) > len(self.voters)
+        return self._majority({node.node_id for node in self.nodes.values() if node.working} | {joining.node_id})
+
+    def _majority(self, ids: Collection[str]) -> bool:
+        return 2 * len({*ids} & {*self.voters}) > len(self.voters)
 
     def lost(self, *, without: str | None = None) -> dict[Group, int]:
         """By shard, how many acknowledged operations nobody has any more, on no disk, set aside or not.
