@@ -247,7 +247,7 @@ async def test_surge_on_the_simulated_world_is_told_within_a_fifth(fast_home: Pa
         assert done.status is TaskStatus.SUCCESS
         assert done.ended_at is not None
         for at in ends[:-1]:
-            seen = eta(_as_of(done, at), at)
+            seen = eta(as_of(done, at), at)
             assert seen is not None
             truth_s = (done.ended_at - at).total_seconds()
             assert abs(seen.left_s - truth_s) <= 0.2 * truth_s, (seen, truth_s)
@@ -269,7 +269,7 @@ async def test_on_the_simulated_world_the_truth_lies_in_the_range(fast_home: Pat
         assert done.status is TaskStatus.SUCCESS
         assert done.ended_at is not None
         for _, at in ends[:-1]:
-            seen = eta(_as_of(done, at), at)
+            seen = eta(as_of(done, at), at)
             assert seen is not None
             told.append(((done.ended_at - at).total_seconds(), seen))
         inside = [one.low_s <= truth_s <= one.high_s for truth_s, one in told]
@@ -277,7 +277,16 @@ async def test_on_the_simulated_world_the_truth_lies_in_the_range(fast_home: Pat
         assert sum(inside) >= 5, told
 
 
-def _as_of(task: Task, at: datetime) -> Task:
+def off(task: Task, at: datetime) -> float:
+    """By how much of what was left the time told at that moment was wrong."""
+    assert task.ended_at is not None
+    told = eta(as_of(task, at), at)
+    assert told is not None
+    truth_s = (task.ended_at - at).total_seconds()
+    return abs(told.left_s - truth_s) / truth_s
+
+
+def as_of(task: Task, at: datetime) -> Task:
     """The task as it was read at that moment."""
 
     def before(row: StepRow) -> StepRow:

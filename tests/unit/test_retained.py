@@ -38,6 +38,7 @@ async def test_what_is_written_all_over_again_and_again_is_not_waited_for_withou
         rows = [row for row in (await lab.task(task)).steps if row.order == 4]
         on_nodes = {row.node: row.evidence["rebuilt_copies"] for row in rows}
         assert set(on_nodes) == {node.name for node in lab.cluster.nodes}
+        assert all(row.evidence["leases_again"] for row in rows), "so the next node will wait as long"
         waited_s = [(row.end - row.begin).total_seconds() for row in rows if row.begin and row.end]
         assert all(45 <= one < 60 for one in waited_s)
         assert moved_bytes(lab)["index-0"] > MIB

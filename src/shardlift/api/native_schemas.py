@@ -284,7 +284,7 @@ class StepDocument(BaseModel):
     attempts: int = Field(description="How often it was begun")
     evidence: dict[str, Any] = Field(description="What was seen: findings, the last lines of the engine's log")
     progress: dict[str, Any] = Field(
-        description="While it runs: waiting_for, shards_left, bytes_left, recovery_limit_bytes_per_s"
+        description="While it runs: waiting_for, shards_left, bytes_left, recovery_limit_bytes_per_s, lease_wait_s"
     )
     revision: int = Field(description="Revision of its task at which it last changed")
 

@@ -3,9 +3,13 @@
 Each of the 13 sub-steps has its own mean over the nodes that are through it, so the sub-steps of a node that is half
 done count as soon as they have ended. A drain that tells how many bytes are left goes by the bytes per second of all
 drains so far; one that only knows how many copies are left, by the copies per second. A spare node boots once, before
-the first drain that fills it, and is emptied once, if nobody takes its folder over. Time in which the task waits
-for people (a pause, an approval, its turn, its gates) can not be known and is not counted; the time until its
-maintenance window opens is.
+the first drain that fills it, and is emptied once, if nobody takes its folder over.
+
+A wait for retention leases in sub-step 4 is told apart. A node that waits has the rest of the engines' interval left;
+nodes that are still to come wait as long as those before, where clients wrote on so fast that they have to.
+
+Time in which the task waits for people (a pause, an approval, its turn, its gates) can not be known and is not
+counted; the time until its maintenance window opens is.
 """
 
 from __future__ import annotations
@@ -20,9 +24,10 @@ from statistics import fmean
 from shardlift.model.plan import AT_ONCE, NodePlan
 from shardlift.model.task import StepRow, StepStatus, Task
 
-_DRAIN, _BOOT, _REJOIN, _LAST = 0, 10, 11, 12
-# What follows the last sub-step of the last node; and what a spare node needs besides: to boot, to be emptied.
-_SETTLING, _SPARE_BOOT, _SPARE_DRAIN = 13, 14, 15
+_DRAIN, _HOLD, _BOOT, _REJOIN, _LAST = 0, 4, 10, 11, 12
+# What follows the last sub-step of the last node; what a spare node needs besides: to boot, to be emptied; and what a
+# node waits for its retention leases.
+_SETTLING, _SPARE_BOOT, _SPARE_DRAIN, _LEASES = 13, 14, 15, 16
 # A mean of few is trusted as if one more had been seen that was off by half.
 _PRIOR_DEVIATION = 0.5
 # Of independent nodes 1.28 standard deviations would hold four of five. Later nodes hold more than earlier ones, which
@@ -111,6 +116,11 @@ def _parts(
     if row.order == _LAST and plan.empties_spare and not plan.stands_in:
         yield _share(_SPARE_DRAIN, row, took.get(_DRAIN), now)
         row = replace(row, status=StepStatus.WAITING)
+    if row.order == _HOLD and row.status is not StepStatus.RUNNING:
+        yield _share(_LEASES, row, took.get(_LEASES), now)
+    elif row.order == _HOLD and isinstance(wait_s := row.progress.get("lease_wait_s"), int | float):
+        yield _share(_LEASES, row, _Took(wait_s, 0.0, 1), now)
+        row = replace(row, status=StepStatus.WAITING)  # the hold itself has not begun
     yield _left(row, took.get(row.order), paces, now)
 
 
@@ -165,19 +175,26 @@ def _measured(task: Task) -> Mapping[int, _Took]:
         seen[row.order].append(_spent_s(row))
         if row.order == _DRAIN and row.node in firsts:
             seen[_SPARE_BOOT].append(_spare_boot_s(row))
+        if row.order == _HOLD:
+            seen[_LEASES].append(_lease_wait_s(row) if row.evidence.get("leases_again") is True else 0.0)
     return {order: _took(clean.get(order) or other[order]) for order in clean.keys() | other.keys()}
 
 
 def _spent_s(row: StepRow) -> float:
-    """On the sub-step itself: a drain has not begun while the spare boots."""
+    """On the sub-step itself: a drain has not begun while the spare boots, nor a hold while leases are waited for."""
     assert row.begin is not None, "it has ended"
     assert row.end is not None, "it has ended"
-    return max((row.end - row.begin).total_seconds() - _spare_boot_s(row), 0.0)
+    return max((row.end - row.begin).total_seconds() - _spare_boot_s(row) - _lease_wait_s(row), 0.0)
 
 
 def _spare_boot_s(row: StepRow) -> float:
     seconds = row.evidence.get("spare_boot_s")
     return float(seconds) if row.order == _DRAIN and isinstance(seconds, int | float) else 0.0
+
+
+def _lease_wait_s(row: StepRow) -> float:
+    seconds = row.evidence.get("leases_waited_s")
+    return float(seconds) if row.order == _HOLD and isinstance(seconds, int | float) else 0.0
 
 
 def _took(seen: Sequence[float]) -> _Took:

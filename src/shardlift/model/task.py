@@ -56,7 +56,7 @@ class StepRow:
 
     `revision` is that of its task at which the row last changed.
     `progress` says, while RUNNING, how far it is and what it waits for: `waiting_for`, `shards_left`, `bytes_left`,
-    `recovery_limit_bytes_per_s`.
+    `recovery_limit_bytes_per_s`, `lease_wait_s` (from `begin` on, sub-step 4 waits about so long for the engine).
     """
 
     task_id: str

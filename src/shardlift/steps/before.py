@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
 from shardlift.checks import Subject, check_node
 from shardlift.errors import EngineError
 from shardlift.model import Finding, Health, Observation, RetainedCopy, Severity
@@ -10,6 +14,8 @@ from shardlift.steps.ledger import VOTING
 
 ALLOCATION_ENABLE = "cluster.routing.allocation.enable"
 _NAMED = 10
+# index.soft_deletes.retention_lease.sync_interval as the engines have it.
+LEASES_RENEWED_S = 30.0
 # Rules whose objection goes away without anybody's doing; a red cluster is given less time than the others.
 _PASSING = frozenset({"cluster_healthy", "cluster_state_at_rest", "load_low", "no_running_snapshot", "no_running_work"})
 
@@ -123,10 +129,9 @@ async def allocation_hold(ctx: StepContext) -> Outcome:
     """
     if not (ctx.strategy.keeps_data or ctx.plan.takes_over):
         return Outcome("Not needed: no copy is missed while the node is away.")
-    rebuilt = await _leases_renewed(ctx)
-    told: dict[str, object] = {}
+    rebuilt, told = await _leases_renewed(ctx)
     if rebuilt:
-        told = {"rebuilt": [f"{one.index}[{one.shard}]" for one in rebuilt[:_NAMED]], "rebuilt_copies": len(rebuilt)}
+        told |= {"rebuilt": [f"{one.index}[{one.shard}]" for one in rebuilt[:_NAMED]], "rebuilt_copies": len(rebuilt)}
     await ctx.ledger.set_value(ALLOCATION_ENABLE, "primaries")
     ctx.check_lease()
     try:
@@ -140,19 +145,23 @@ async def allocation_hold(ctx: StepContext) -> Outcome:
             f"{len(rebuilt)} of the node's copies may be copied anew then.",
             told,
         )
-    return Outcome("Replicas wait for the node to return, and all indices are flushed.")
+    return Outcome("Replicas wait for the node to return, and all indices are flushed.", told)
 
 
-async def _leases_renewed(ctx: StepContext) -> tuple[RetainedCopy, ...]:
-    """Waits until the node's copies would get back what they miss as operations. Returns those that would not.
+async def _leases_renewed(ctx: StepContext) -> tuple[tuple[RetainedCopy, ...], dict[str, object]]:
+    """Waits until the node's copies would get back what they miss as operations. Returns those that would not, and what
+    is to be kept of the wait, which the time left goes by.
 
     The engines renew retention leases every 30 s. A copy whose node leaves before that, after much was written, loses
     its lease, and then all of its files are sent although it has them.
     """
+    begun_s = ctx.clock.elapsed_s()
     rebuilt: tuple[RetainedCopy, ...] = ()
+    looks: list[tuple[float, tuple[RetainedCopy, ...]]] = []
     async for _ in ctx.rounds(ctx.settings.lease_timeout_s):
         try:
-            rebuilt = tuple(one for one in await ctx.engine.retained(ctx.node.name) if one.rebuilt and not one.small)
+            looks.append((ctx.clock.elapsed_s(), await ctx.engine.retained(ctx.node.name)))
+            rebuilt = tuple(one for one in looks[-1][1] if one.rebuilt and not one.small)
         except EngineError as error:
             await ctx.report({"waiting_for": f"an answer of the cluster: {error.message}"})
             continue
@@ -162,7 +171,32 @@ async def _leases_renewed(ctx: StepContext) -> tuple[RetainedCopy, ...]:
         await ctx.report(
             {
                 "waiting_for": f"the engine to note what {len(rebuilt)} of the node's copies have, as it does every "
-                f"30 s; else {size_bytes:,} bytes would be copied anew"
+                f"30 s; else {size_bytes:,} bytes would be copied anew",
+                "lease_wait_s": min(LEASES_RENEWED_S, ctx.settings.lease_timeout_s),
             }
         )
-    return rebuilt
+    waited_s = ctx.clock.elapsed_s() - begun_s
+    if len(looks) <= 1 and not rebuilt:
+        return (), {}
+    return rebuilt, {"leases_waited_s": round(waited_s, 3), "leases_again": bool(rebuilt) or behind_again(looks)}
+
+
+def behind_again(looks: Sequence[tuple[float, Iterable[RetainedCopy]]]) -> bool:
+    """Whether some copy falls so far behind within 30 s that the next node has to wait, too.
+
+    By how much was written from look to look of a wait; each is told in seconds of any clock, and what was seen then.
+    """
+    if len(looks) <= 1:
+        return False
+    watched_s = looks[-1][0] - looks[0][0]
+    grown: Counter[tuple[str, int]] = Counter()
+    seen: dict[tuple[str, int], RetainedCopy] = {}
+    for _, copies in looks:
+        for copy in copies:
+            group = copy.index, copy.shard
+            # After its leases were renewed it is less behind than before, and nobody knows what was written between.
+            grown[group] += max(copy.behind - seen[group].behind, 0) if group in seen else 0
+            seen[group] = copy
+    share = LEASES_RENEWED_S / watched_s if watched_s > 0 else 0.0
+    later = (replace(copy, behind=int(grown[group] * share)) for group, copy in seen.items())
+    return any(copy.rebuilt and not copy.small for copy in later)
