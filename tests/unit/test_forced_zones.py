@@ -351,6 +351,7 @@ def test_the_list_as_held_takes_no_place_from_a_copy(zones: list[str], data: st.
     final = change.after(forced, {*end.values()})
     assert final == change.after(final, {*end.values()}), "asked again after a crash it is the same"
     assert room(copies, [*end.values()], final) == room(copies, [*end.values()], ())
+    assert {*end.values(), *final} == {*end.values(), *held}, "it counts no more zones, so nothing moves for it"
     moments = [where]
     for mover in moves:
         moments.append(moments[-1] | {mover: moves[mover]})

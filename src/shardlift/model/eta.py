@@ -3,7 +3,8 @@
 Each of the 13 sub-steps has its own mean over the nodes that are through it, so the sub-steps of a node that is half
 done count as soon as they have ended. A drain that tells how many bytes are left goes by the bytes per second of all
 drains so far; one that only knows how many copies are left, by the copies per second. A spare node boots once, before
-the first drain that fills it, and is emptied once, if nobody takes its folder over.
+the first drain that fills it, and is emptied once, if nobody takes its folder over. What is copied after the last node
+is copied at the limit that stood there before drains raised it, and not waited for longer than the plan says.
 
 A wait for retention leases in sub-step 4 is told apart. A node that waits has the rest of the engines' interval left;
 nodes that are still to come wait as long as those before, where clients wrote on so fast that they have to.
@@ -147,17 +148,36 @@ def _share(order: int, row: StepRow, took: _Took | None, now: datetime) -> _Part
 def _settling(task: Task, drain: _Took | None, now: datetime) -> _Part | None:
     """After the last node the engine may balance again, and what was drained is spread anew: about one drain more.
 
-    Not with spares: the last node has the share of the first.
+    Not with spares: the last node has the share of the first. Where copies are kept apart by zone from then on, the
+    plan knows how much the busiest node moves for it.
     """
     if not any(node.drained and node.spare is None for node in task.plan.nodes):
         return _Part(_SETTLING, 0.0, 0.0)
     if drain is None:
         return None
+    mean_s, deviation_s = _settling_takes(task, drain)
+    most_s = task.plan.settling_max_s
+    if most_s is not None and mean_s > most_s:
+        mean_s, deviation_s = most_s, 0.0
     last = None
     if all(row.status is StepStatus.SUCCESS for row in task.steps):
         last = max((row.end for row in task.steps if row.end), default=None)
     spent_s = max((now - last).total_seconds(), 0.0) if last else 0.0
-    return _Part(_SETTLING, max(drain.mean_s - spent_s, 0.0), drain.deviation_s, max(spent_s - drain.mean_s, 0.0))
+    return _Part(_SETTLING, max(mean_s - spent_s, 0.0), deviation_s, max(spent_s - mean_s, 0.0))
+
+
+def _settling_takes(task: Task, drain: _Took) -> tuple[float, float]:
+    """Mean and deviation in seconds. Bytes go as they did in drains, but not faster than the limit lets them then."""
+    measured_s = _seconds_per("bytes_moved", task.steps)
+    if measured_s is None:
+        return drain.mean_s, drain.deviation_s
+    drains = (row for row in task.steps if row.order == _DRAIN and row.status is StepStatus.SUCCESS)
+    limits = (row.evidence.get("recovery_limit_before_bytes_per_s") for row in drains)
+    byte_s = max([measured_s, *(1 / limit for limit in limits if isinstance(limit, int) and limit > 0)])
+    if task.plan.settling_bytes is None:
+        return drain.mean_s * byte_s / measured_s, drain.deviation_s * byte_s / measured_s
+    mean_s = task.plan.settling_bytes * byte_s
+    return mean_s, _PRIOR_DEVIATION * mean_s
 
 
 def _measured(task: Task) -> Mapping[int, _Took]:

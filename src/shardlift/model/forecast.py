@@ -77,7 +77,8 @@ class Forecast:
     `stuck` lists at most a hundred entries that hold a drain up, then as many others; `unlisted` copies come on top.
     `first_moves`: the moves off the first drained node, for the engine to confirm. `waiting`: copies without a node in
     the end. `exhaustive` is False when so many copies found no place that not every node was tried for each; what is
-    called stuck may then still have had one.
+    called stuck may then still have had one. `settling_bytes`: what the busiest node sends or takes after the last
+    node, when copies are kept apart by zone from then on; None where that is not so, and nobody has reckoned it.
     """
 
     strategy: Strategy
@@ -89,6 +90,7 @@ class Forecast:
     first_moves: tuple[Move, ...]
     waiting: int
     exhaustive: bool
+    settling_bytes: int | None = None
 
     @property
     def copies(self) -> int:

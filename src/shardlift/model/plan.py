@@ -164,6 +164,10 @@ class Plan:
 
     `forced`: what becomes of the forced zones, None where that is nothing. `aware`: once all nodes are done, copies are
     kept apart by zone, which they were not before.
+
+    What only the time left goes by: `settling_bytes`, which the busiest node sends or takes after the last node, None
+    where nobody has reckoned it; `settling_max_s`, for how long shards are waited for then at most, as the settings
+    were when the task was made, None in a plan of an older release.
     """
 
     cluster_id: str
@@ -173,6 +177,8 @@ class Plan:
     zones: ZoneChange | None = None
     forced: ForcedZones | None = None
     aware: bool = False
+    settling_bytes: int | None = None
+    settling_max_s: float | None = None
 
     @property
     def nodes(self) -> tuple[NodePlan, ...]:

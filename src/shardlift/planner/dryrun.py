@@ -22,6 +22,7 @@ from shardlift.model import (
 )
 from shardlift.planner.obstacles import Obstacles, stuck_findings
 from shardlift.planner.planner import draft_plan, plan_upgrade
+from shardlift.planner.settling import settling_bytes
 from shardlift.planner.surge import spare_nodes
 
 _TARGETS_MAX = 8
@@ -42,6 +43,8 @@ def plan_and_forecast(subject: Subject) -> tuple[Plan | None, Forecast | None, t
     findings += stuck_findings(subject, told)
     if any(finding.severity is Severity.BLOCK for finding in findings):
         plan = None
+    if plan is not None:
+        plan = replace(plan, settling_bytes=told.settling_bytes)
     return plan, told, findings
 
 
@@ -121,6 +124,8 @@ class _Walk:
             first_moves=tuple(self._first_moves),
             waiting=len(self._state.unplaced),
             exhaustive=self._chooser.exhaustive,
+            # The last of all: it changes the state.
+            settling_bytes=settling_bytes(self._state) if self._plan.aware else None,
         )
 
     def _take(self, batch: tuple[NodePlan, ...], number: int) -> list[NodeForecast]:

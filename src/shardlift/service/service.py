@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from shardlift.backend import Backend
 from shardlift.checks.versions import hop_allowed
@@ -242,7 +243,8 @@ class Service:
         if report.plan is None:
             wish = _WISHES[intent.kind].format(image=image.reference)
             raise RefusedError(f"cluster {cluster.name} cannot {wish} now", report.blocking, remedy=_remedies(report))
-        task = self._new_task(cluster, intent, report.plan)
+        plan = replace(report.plan, settling_max_s=self.settings.rejoin_timeout_s)
+        task = self._new_task(cluster, intent, plan)
         await keep(task)
         note(str(action_of(intent.kind)), task_id=task.id)
         return await self.store.task(task.id)

@@ -111,6 +111,8 @@ def plan_to_json(plan: Plan) -> dict[str, object]:
         "zones": None if plan.zones is None else asdict(plan.zones),
         "forced": None if plan.forced is None else asdict(plan.forced),
         "aware": plan.aware,
+        "settling_bytes": plan.settling_bytes,
+        "settling_max_s": plan.settling_max_s,
     }
 
 
@@ -126,6 +128,8 @@ def plan_from(data: Mapping[str, Any]) -> Plan:
         zones=_zones_from(data.get("zones")),
         forced=_forced_from(data.get("forced")),
         aware=data.get("aware", False),
+        settling_bytes=data.get("settling_bytes"),
+        settling_max_s=data.get("settling_max_s"),
     )
 
 
