@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import structlog
-from bench_moves_real import real, real_bare, real_plain
+from bench_moves_real import Besides, real, real_bare, real_plain
 from bench_moves_sim import Size, simulated, simulated_plain
 from bench_moves_told import BARE, PLAIN, Row
 from rich.console import Console
@@ -74,7 +74,7 @@ def _numbers(text: str) -> list[int]:
 
 def _at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: a number of nodes, one at least")
+        raise argparse.ArgumentTypeError(f"{text!r}: a number, one at least")
     return int(text)
 
 
@@ -95,11 +95,12 @@ async def _real(given: argparse.Namespace, nodes: int, name: str, say: Say) -> R
         target=given.target,
         zones=_ZONES if given.batch_size > 1 else _ZONES[:1],
     )
+    besides = Besides(given.small_indices, given.recoveries)
     if name == PLAIN:
-        return await real_plain(options, say)
+        return await real_plain(options, say, besides)
     if name == BARE:
-        return await real_bare(options, say)
-    return await real(replace(options, strategy=Strategy(name)), say, batch_size=given.batch_size)
+        return await real_bare(options, say, besides)
+    return await real(replace(options, strategy=Strategy(name)), say, besides, batch_size=given.batch_size)
 
 
 def main() -> int:
@@ -111,6 +112,8 @@ def main() -> int:
     parser.add_argument("--copy-mib", type=int, default=1024, help="size of each")
     parser.add_argument("--docs", type=int, default=40_000, help="documents in each real cluster")
     parser.add_argument("--batch-size", type=_at_least_one, default=1, help="real nodes taken at once, in three zones")
+    parser.add_argument("--small-indices", type=_at_least_one, default=0, help="of 6 copies, besides, on real nodes")
+    parser.add_argument("--recoveries", type=_at_least_one, help="at once for a real node, as if somebody chose that")
     parser.add_argument("--source", default=DemoOptions().source, help="image of real nodes before")
     parser.add_argument("--target", default=DemoOptions().target, help="and after")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout instead of the table")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from dataclasses import dataclass
+from typing import Any
 
 from bench_moves_told import BARE, PLAIN, Course, Row, of_task, told
 from plain_upgrade import POLL_S, PlainUpgrade
@@ -20,10 +23,25 @@ _SAMPLE_REAL_S = 1.0
 _RENEWED_WITHIN_S = 60.0  # twice the engines' interval
 _BARE_POLL_S = 0.05
 _STEADY_S = 12.0  # a little more than the engines' interval
+_SMALL_SHARDS, _SMALL_DOCUMENTS = 3, 20
+_RECOVERIES = "cluster.routing.allocation.node_concurrent_recoveries"
 
 
-async def real(options: DemoOptions, say: Say, *, batch_size: int = 1) -> Row:
+@dataclass(frozen=True, slots=True)
+class Besides:
+    """What the cluster has besides the demo's documents, as most clusters do.
+
+    `small_indices`: indices of three shards with a replica and a few documents each. `recoveries`: how many a node
+    takes at once, as if somebody had chosen that; None leaves it to the engines and to Shardlift.
+    """
+
+    small_indices: int = 0
+    recoveries: int | None = None
+
+
+async def real(options: DemoOptions, say: Say, besides: Besides, *, batch_size: int = 1) -> Row:
     async with staged(options, pull_with_bar, say) as stage:
+        await _made(stage, besides, say)
         data_bytes = await _rested(stage)
         task = await stage.service.upgrade(
             UpgradeRequest(
@@ -56,21 +74,24 @@ async def real(options: DemoOptions, say: Say, *, batch_size: int = 1) -> Row:
     )  # fmt: skip
 
 
-async def real_plain(options: DemoOptions, say: Say) -> Row:
+async def real_plain(options: DemoOptions, say: Say, besides: Besides) -> Row:
     """The documented drain, which looks once a second."""
-    return await _scripted(options, say, PLAIN, Strategy.DRAIN, poll_s=POLL_S)
+    return await _scripted(options, say, besides, PLAIN, Strategy.DRAIN, poll_s=POLL_S)
 
 
-async def real_bare(options: DemoOptions, say: Say) -> Row:
+async def real_bare(options: DemoOptions, say: Say, besides: Besides) -> Row:
     """What the engine itself takes: the next node once the cluster is green, nothing checked, mastership left to fall.
 
     Shardlift takes its checks and the hand-over out of the same time.
     """
-    return await _scripted(options, say, BARE, Strategy.IN_PLACE, poll_s=_BARE_POLL_S)
+    return await _scripted(options, say, besides, BARE, Strategy.IN_PLACE, poll_s=_BARE_POLL_S)
 
 
-async def _scripted(options: DemoOptions, say: Say, name: str, strategy: Strategy, *, poll_s: float) -> Row:
+async def _scripted(
+    options: DemoOptions, say: Say, besides: Besides, name: str, strategy: Strategy, *, poll_s: float
+) -> Row:
     async with staged(options, pull_with_bar, say) as stage:
+        await _made(stage, besides, say)
         data_bytes = await _rested(stage)
         driver = stage.service.backend.driver(stage.cluster.driver)
         await driver.prepare(stage.target)  # as `real` counts from the first sub-step: unpacking is no part of the walk
@@ -82,6 +103,25 @@ async def _scripted(options: DemoOptions, say: Say, name: str, strategy: Strateg
         "real", options.nodes, name, data_bytes,
         ended=result, walk_bytes=script.bytes_moved, bytes=script.bytes_moved, wall_s=wall_s, boots_s=script.boots_s,
     )  # fmt: skip
+
+
+async def _made(stage: Stage, besides: Besides, say: Say) -> None:
+    async with ClusterClient(stage.urls, timeout_s=60, deadline_s=120) as client:
+        if besides.small_indices:
+            say(f"making {besides.small_indices} small indices")
+        for number in range(besides.small_indices):
+            shape = {"settings": {"index": {"number_of_shards": _SMALL_SHARDS, "number_of_replicas": 1}}}
+            await _must(client, "PUT", f"/small-{number}?wait_for_active_shards=all", shape)
+            for each in range(_SMALL_DOCUMENTS):
+                await _must(client, "POST", f"/small-{number}/_doc", {"number": each})
+        if besides.recoveries is not None:
+            await _must(client, "PUT", "/_cluster/settings", {"persistent": {_RECOVERIES: besides.recoveries}})
+
+
+async def _must(client: ClusterClient, method: str, path: str, body: dict[str, Any]) -> None:
+    outcome = await client.call(Call(method, path, json.dumps(body).encode()))
+    if not outcome.ok:
+        raise ShardliftError(f"{method} {path}: {outcome}")
 
 
 async def _rested(stage: Stage) -> int:
