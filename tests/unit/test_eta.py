@@ -200,6 +200,9 @@ def of_surge(done: int, *, boots: tuple[int, ...] = (0,)) -> Task:
     return replace(TASK, steps=tuple(rows))
 
 
+STOP_S = 60.0
+
+
 def left_s(task: Task, spent_s: float = 0) -> float:
     told = eta(task, now_of(task) + timedelta(seconds=spent_s))
     assert told is not None
@@ -207,24 +210,25 @@ def left_s(task: Task, spent_s: float = 0) -> float:
 
 
 def test_the_boot_of_the_spare_is_no_drain() -> None:
-    """Nor does the last node leave anything to be spread: it has the share of the first."""
-    assert left_s(with_spares(of_surge(ORDERS))) == 60.0 * 3 * ORDERS
+    """Nor does the last node leave anything to be spread. Its spare is stopped as nodes are."""
+    whole_s = 60.0 * 3 * ORDERS + STOP_S
+    assert left_s(with_spares(of_surge(ORDERS))) == whole_s
     half = with_spares(of_surge(ORDERS))
     rows = list(half.steps)
     rows[ORDERS] = replace(rows[ORDERS], progress={"bytes_left": 3000})
-    assert left_s(replace(half, steps=tuple(rows))) == 60.0 * 3 * ORDERS - 30, "100 bytes a second, not 87"
+    assert left_s(replace(half, steps=tuple(rows))) == whole_s - 30, "100 bytes a second, not 87"
 
 
 def test_each_spare_that_is_still_to_come_boots() -> None:
     task = with_spares(of_surge(ORDERS), runs=2)
-    assert left_s(task) == 60.0 * 3 * ORDERS + 9
+    assert left_s(task) == 60.0 * 3 * ORDERS + 9 + 2 * STOP_S
     booting = with_spares(of_surge(2 * ORDERS, boots=(0, 2)), runs=2)
     rows = [replace(row, evidence={}) if row.status is StepStatus.RUNNING else row for row in booting.steps]
     booting = replace(booting, steps=tuple(rows))
-    assert left_s(booting) == 60.0 * 2 * ORDERS + 9
-    assert left_s(booting, spent_s=5) == 60.0 * 2 * ORDERS + 4
+    assert left_s(booting) == 60.0 * 2 * ORDERS + 9 + STOP_S
+    assert left_s(booting, spent_s=5) == 60.0 * 2 * ORDERS + 4 + STOP_S
     rows[2 * ORDERS] = replace(rows[2 * ORDERS], progress={"shards_left": 7})
-    assert left_s(replace(booting, steps=tuple(rows)), spent_s=9) < 60.0 * 2 * ORDERS, "it is up"
+    assert left_s(replace(booting, steps=tuple(rows)), spent_s=9) < 60.0 * 2 * ORDERS + STOP_S, "it is up"
 
 
 def test_a_spare_that_nobody_takes_over_is_drained_once() -> None:

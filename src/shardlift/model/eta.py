@@ -3,8 +3,9 @@
 Each of the 13 sub-steps has its own mean over the nodes that are through it, so the sub-steps of a node that is half
 done count as soon as they have ended. A drain that tells how many bytes are left goes by the bytes per second of all
 drains so far; one that only knows how many copies are left, by the copies per second. A spare node boots once, before
-the first drain that fills it, and is emptied once, if nobody takes its folder over. What is copied after the last node
-is copied at the limit that stood there before drains raised it, and not waited for longer than the plan says.
+the first drain that fills it, and is emptied once or, where its folder is taken over, stopped once. What is copied
+after the last node is copied at the limit that stood there before drains raised it, and not waited for longer than the
+plan says.
 
 A wait for retention leases in sub-step 4 is told apart. A node that waits has the rest of the engines' interval left;
 nodes that are still to come wait as long as those before, where clients wrote on so fast that they have to.
@@ -25,10 +26,10 @@ from statistics import fmean
 from shardlift.model.plan import AT_ONCE, NodePlan
 from shardlift.model.task import StepRow, StepStatus, Task
 
-_DRAIN, _HOLD, _BOOT, _REJOIN, _LAST = 0, 4, 10, 11, 12
-# What follows the last sub-step of the last node; what a spare node needs besides: to boot, to be emptied; and what a
-# node waits for its retention leases.
-_SETTLING, _SPARE_BOOT, _SPARE_DRAIN, _LEASES = 13, 14, 15, 16
+_DRAIN, _HOLD, _SHUTDOWN, _REPLACED, _BOOT, _REJOIN, _LAST = 0, 4, 6, 7, 10, 11, 12
+# What follows the last sub-step of the last node; what a spare node needs besides: to boot, to be emptied or, where
+# its folder is taken over, to be stopped; and what a node waits for its retention leases.
+_SETTLING, _SPARE_BOOT, _SPARE_DRAIN, _LEASES, _SPARE_STOP = 13, 14, 15, 16, 17
 # A mean of few is trusted as if one more had been seen that was off by half.
 _PRIOR_DEVIATION = 0.5
 # Of independent nodes 1.28 standard deviations would hold four of five. Later nodes hold more than earlier ones, which
@@ -114,6 +115,9 @@ def _parts(
     if row.order == _DRAIN and plan.raises_spare and not row.progress.keys() & {"bytes_left", "shards_left"}:
         yield _share(_SPARE_BOOT, row, took.get(_SPARE_BOOT) or took.get(_BOOT), now)
         row = replace(row, status=StepStatus.WAITING)  # the drain itself has not begun
+    if row.order == _REPLACED and plan.takes_over:
+        yield _share(_SPARE_STOP, row, took.get(_SHUTDOWN), now)
+        row = replace(row, status=StepStatus.WAITING)
     if row.order == _LAST and plan.empties_spare and not plan.stands_in:
         yield _share(_SPARE_DRAIN, row, took.get(_DRAIN), now)
         row = replace(row, status=StepStatus.WAITING)
