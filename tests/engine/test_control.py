@@ -143,7 +143,7 @@ async def paused_at_a_boundary_then_aborted(stage: Stage, server: Server) -> Non
     assert (await sdk.detail()).status == "RUNNING", "CSS has no word for it"
     held = await settings_of(stage)
     # Two versions: what would deadlock stays held off.
-    assert held["persistent"] == {REBALANCE: "none", RECOVERIES: "8"}
+    assert held["persistent"] == {REBALANCE: "none", RECOVERIES: "64"}
     assert held["transient"] == CHOSEN["transient"]
 
     before = await processes(stage)

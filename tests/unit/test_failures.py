@@ -349,8 +349,20 @@ async def test_recoveries_in_place_are_raised_unless_somebody_chose(fast_home: P
         await lab.submit(Strategy.IN_PLACE)
         seen: set[str | None] = set()
         await lab.drive(lambda _event: seen.add(lab.world.persistent.get(key)))
-        assert seen == {chosen or "8"}
+        assert seen == {chosen or "64"}
         assert lab.world.persistent == before
+
+
+async def test_fewer_recoveries_run_at_once_where_a_node_may_have_lost_its_disk(fast_home: Path) -> None:
+    async with open_lab(fast_home) as lab:
+        lab.world.kill_node(lab.cluster.nodes[2].name)
+        await lab.clock.sleep(200)
+        await lab.submit(Strategy.IN_PLACE)
+        seen: set[str | None] = set()
+        await lab.drive(
+            lambda _event: seen.add(lab.world.persistent.get("cluster.routing.allocation.node_concurrent_recoveries"))
+        )
+        assert seen == {"8"}
 
 
 @BOTH

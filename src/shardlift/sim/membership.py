@@ -35,6 +35,7 @@ def begin(world: World, node: SimNode) -> None:
     node.hung = False
     node.started_at_ms = world.wall_ms(world.now_s)
     node.writes = 0
+    node.cold = True
     pid = node.pid
     if node.starts:
         world.later(node.boot_s * node.slowness, "booted", node.name, pid)

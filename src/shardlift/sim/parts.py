@@ -35,7 +35,8 @@ class SimNode:
     start. `filler_bytes`: what others have put on its disk. `disk` holds the data of copies it does not serve now.
     `slowness`: how many times longer it takes to boot and to send or take a copy. `load_1m`: what its machine bears, of
     two processors; None: it does not tell. `extra`: it was made when the cluster was there already, and is no more once
-    it is deleted. `told`: as the engines tell it, with what that is made of.
+    it is deleted. `cold`: it has recovered nothing since it booted. `told`: as the engines tell it, with what that is
+    made of.
     """
 
     name: str
@@ -62,6 +63,7 @@ class SimNode:
     restored: set[str] = field(default_factory=set)
     taken_over: set[str] = field(default_factory=set)
     extra: bool = False
+    cold: bool = False
     log: list[str] = field(default_factory=list)
     started_at_ms: int = 0
     writes: int = 0
@@ -181,7 +183,8 @@ class SimIndex:
 class Move:
     """A recovery under way: `copy` is being built on `target` from `source`, the node of its primary.
 
-    `replay`: the target's disk has the data, and only operations that it missed are sent.
+    `replay`: the target's disk has the data, and only operations that it missed are sent. `known_s`: until then, in
+    seconds of the world, source or target has not heard of it.
     """
 
     copy: Copy
@@ -192,3 +195,4 @@ class Move:
     started_at_ms: int
     replay: bool = False
     done: bool = False
+    known_s: float = 0.0

@@ -132,6 +132,7 @@ def _node(node: SimNode) -> Document:
         "restored": sorted(node.restored),
         "taken_over": sorted(node.taken_over),
         "extra": node.extra,
+        "cold": node.cold,
         "load_1m": node.load_1m,
         "log": node.log,
     }
@@ -150,6 +151,7 @@ def _restored_node(known: SimNode | None, document: Document) -> SimNode:
         # A file of an older release has no spare nodes.
         "taken_over": set(document.get("taken_over", ())),
         "extra": bool(document.get("extra", False)),
+        "cold": bool(document.get("cold", False)),
         "load_1m": document.get("load_1m", LOAD_1M),
         "log": list(document["log"]),
     }
@@ -171,11 +173,12 @@ def _restored_index(document: Document) -> SimIndex:
 
 
 def _move(move: Move) -> Document:
-    return {name: getattr(move, name) for name in _MOVE}
+    return {name: getattr(move, name) for name in (*_MOVE, "known_s")}
 
 
 def _restored_move(document: Document, copy: Copy) -> Move:
-    return Move(copy=copy, **{name: document[name] for name in _MOVE})
+    # In a file of an older release each recovery is known of at once.
+    return Move(copy=copy, known_s=document.get("known_s", 0.0), **{name: document[name] for name in _MOVE})
 
 
 def _gone(index: str, shard: int) -> Copy:

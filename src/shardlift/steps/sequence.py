@@ -43,7 +43,7 @@ STEPS: tuple[Step, ...] = (
 
 _REBALANCE = "cluster.routing.rebalance.enable"
 _RECOVERIES = "cluster.routing.allocation.node_concurrent_recoveries"
-_RECOVERIES_IN_PLACE = 8
+_RETURNING, _REBUILT = 64, 8
 _LONG_POLL_S = 10.0
 
 
@@ -55,10 +55,21 @@ async def hold_cluster(ledger: Ledger, engine: Engine, plan: Plan) -> None:
     """
     await ledger.set_value(_REBALANCE, "none")
     await hold_zones(ledger, engine, plan.forced)
-    if plan.strategy.keeps_data or any(node.takes_over for node in plan.nodes):
-        # A copy that comes back with its node replays a few operations and copies next to nothing, so the engines'
-        # default of two at a time only makes the next node wait. Whoever has chosen a number keeps it.
-        await ledger.set_if_unset(_RECOVERIES, str(_RECOVERIES_IN_PLACE))
+    at_once = _recoveries_at_once(plan)
+    if at_once is not None:
+        await ledger.set_if_unset(_RECOVERIES, str(at_once))
+
+
+def _recoveries_at_once(plan: Plan) -> int | None:
+    """For a node, None for as many as the engines let: two. Whoever has chosen a number keeps it.
+
+    A copy that comes back with its node replays a few operations and copies next to nothing, so that of a few at a time
+    each round waits for the state of the cluster to be told twice, and the next node for all rounds. A node that was
+    away when the plan was made may have lost its disk: then whole copies share the network, the largest with the rest.
+    """
+    if not plan.strategy.keeps_data and not any(node.takes_over for node in plan.nodes):
+        return None
+    return _REBUILT if any(node.repair for node in plan.nodes) else _RETURNING
 
 
 async def settle_cluster(ledger: Ledger, engine: Engine, clock: Clock, *, timeout_s: float) -> tuple[str, ...]:
