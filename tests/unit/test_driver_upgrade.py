@@ -15,6 +15,7 @@ import pytest
 from shardlift.driver.render import in_zone
 from shardlift.errors import DriverError
 from tests.driver_fakes import FakeHost, open_home
+from tests.engine.plugin import install
 
 pytestmark = pytest.mark.walks
 
@@ -84,14 +85,70 @@ async def test_the_owners_changes_come_along_and_the_rest_is_the_targets(host: F
 async def test_a_backup_is_made_once_per_key_and_a_damaged_one_is_refused(host: FakeHost) -> None:
     await host.create()
     first = await host.driver.backup(host.node, key=KEY)
-    (host.root / "config" / "later.txt").write_text("x")
     assert await host.driver.backup(host.node, key=KEY) == first
+    assert (host.root / "host.log").read_text().count('"backup"') == 1
+    (host.root / "config" / "later.txt").write_text("x")
     assert (await host.driver.backup(host.node, key="task-2")).digest != first.digest
     archive = host.root / "backups" / KEY / "config.tar"
     archive.write_bytes(archive.read_bytes().replace(b"Dfor.version", b"Dxxx.version"))
     with pytest.raises(DriverError, match="damaged"):
         await host.driver.restore(host.node, host.target, key=KEY)
     assert (host.root / "config" / "later.txt").exists()
+
+
+async def test_what_is_changed_until_the_rebuild_comes_along(host: FakeHost) -> None:
+    """By whoever starts the node once more, half changed, or mends what has kept it from being changed."""
+    await host.create()
+    install(host.store.engine_path("img-a"), name="tiny", version="2.19.4")
+    first = await host.driver.backup(host.node, key=KEY)
+    await host.driver.switch(host.node, host.target, key=KEY, fresh_data=False)
+    await edit(host)
+    second = await host.driver.backup(host.node, key=KEY)
+    assert (first.files, second.files) == (
+        ("jvm.options", "log4j2.properties", "opensearch.yml"),
+        ("jvm.options", "jvm.options.d/own.options", "log4j2.properties", "opensearch.keystore", "opensearch.yml"),
+    )
+    assert [plugin.name for plugin in second.plugins] == ["tiny"], "those of the engine that is replaced"
+    with (host.root / "config" / "opensearch.yml").open("a") as yml:
+        yml.write("node.attr.rack: r7\n")
+    await host.driver.restore(host.node, host.target, key=KEY)
+    yml_now = (host.root / "config" / "opensearch.yml").read_text()
+    assert "node.attr.rack: r7" in yml_now, "also of a node that stayed down"
+    third = await host.driver.backup(host.node, key=KEY)
+    (host.root / "config" / "opensearch.yml").write_text(yml_now + "node.attr.rank: 1\n")
+    assert await host.driver.backup(host.node, key=KEY) == third, (
+        "rebuilt, it is what the owner changes, and kept as it is"
+    )
+    assert (await host.driver.restore(host.node, host.target, key=KEY)).already
+    assert "node.attr.rank: 1" in (host.root / "config" / "opensearch.yml").read_text()
+    assert len(list((host.root / "backups" / KEY).glob("*.tar"))) == 1
+
+
+async def test_a_configuration_that_has_lost_its_settings_takes_no_backups_place(host: FakeHost) -> None:
+    await host.create()
+    first = await host.driver.backup(host.node, key=KEY)
+    (host.root / "config" / "opensearch.yml").unlink()
+    assert await host.driver.backup(host.node, key=KEY) == first
+    await host.driver.restore(host.node, host.target, key=KEY)
+    assert "node.name" in (host.root / "config" / "opensearch.yml").read_text()
+
+
+async def test_settings_that_are_no_utf8_are_told_before_the_node_stops_and_mended_after(host: FakeHost) -> None:
+    await host.create()
+    yml = host.root / "config" / "opensearch.yml"
+    good = yml.read_bytes()
+    yml.write_bytes(good + b"# von J\xf6rg\n")
+    line = len(good.splitlines()) + 1
+    with pytest.raises(DriverError, match=rf"opensearch\.yml, line {line}, is not UTF-8"):
+        await host.driver.backup(host.node, key=KEY)
+    yml.write_bytes(good)
+    await host.driver.backup(host.node, key=KEY)
+    yml.write_bytes(good + b"# von J\xf6rg\n")
+    with pytest.raises(DriverError, match="is not UTF-8"):
+        await host.driver.restore(host.node, host.target, key=KEY)
+    yml.write_bytes(good + b"# von J\xc3\xb6rg\n")
+    await host.driver.restore(host.node, host.target, key=KEY)
+    assert "Jörg" in yml.read_text("utf-8")
 
 
 async def test_restore_without_a_backup_is_refused(host: FakeHost) -> None:
@@ -195,12 +252,17 @@ async def _restore(host: FakeHost) -> None:
     await host.driver.restore(host.node, host.target, key=KEY)
 
 
+async def _edit_again(host: FakeHost) -> None:
+    with (host.root / "config" / "opensearch.yml").open("a") as yml:
+        yml.write("node.attr.rack: r7\n")
+
+
 async def _discard(host: FakeHost) -> None:
     await host.driver.discard(host.node, key=KEY)
 
 
 Step = Callable[[FakeHost], Coroutine[Any, Any, None]]
-STEPS: tuple[Step, ...] = (_create, edit, _backup, _switch, _restore, _discard)
+STEPS: tuple[Step, ...] = (_create, edit, _backup, _switch, _edit_again, _backup, _restore, _discard)
 CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.symlink", "os.chown", "os.chmod", "shutil.rmtree")
 
 
@@ -233,7 +295,9 @@ def _die_at(point: int, work: Coroutine[Any, Any, None]) -> bool:
     return code == 42
 
 
-@pytest.mark.parametrize("index", [0, 2, 3, 4, 5], ids=["create", "backup", "switch", "restore", "discard"])
+@pytest.mark.parametrize(
+    "index", [0, 2, 3, 5, 6, 7], ids=["create", "backup", "switch", "backup again", "restore", "discard"]
+)
 def test_a_crash_at_any_point_of_a_step_is_made_good_by_repeating_it(host: FakeHost, index: int) -> None:
     def begin() -> None:
         shutil.rmtree(host.home / "nodes", ignore_errors=True)

@@ -49,27 +49,24 @@ def lay(paths: NodePaths, node: Node, seeds: Sequence[Node], target: ConfigTarge
 
 
 def save(paths: NodePaths, key: str, plugins: tuple[PluginSeen, ...]) -> Backup:
-    """Archives the configuration once per key; later calls verify and return what was archived then."""
+    """Archives the configuration once per key. Later calls verify what was archived, and archive what changed since.
+
+    Raises DriverError where the node's settings are no text that `rebuild` could translate.
+    """
     folder = paths.backups / path_part(key, "key")
     if folder.is_dir():
-        return _saved(folder)
+        return _renewed(paths, key)
     files = _files(paths.config)
+    _require_text(paths, files)
     paths.backups.mkdir(mode=0o700, exist_ok=True)
     fresh = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
-    with (fresh / _ARCHIVE).open("wb") as sink:
-        with tarfile.open(fileobj=sink, mode="w") as tar:
-            for name in files:
-                tar.add(paths.config / name, name, recursive=False)
-        sink.flush()
-        os.fsync(sink.fileno())
-    listed = [name for name in files if name != _MARKER]
+    _archive(paths, fresh / _ARCHIVE, files)
     write_json(
         fresh / _FACTS,
         {
-            "digest": _digest(files),
-            "files": listed,
+            **_listed(files),
             "plugins": [[plugin.name, plugin.version] for plugin in plugins],
             "image": read_json(paths.config / _MARKER).get("image"),
         },
@@ -77,6 +74,64 @@ def save(paths: NodePaths, key: str, plugins: tuple[PluginSeen, ...]) -> Backup:
     fresh.rename(folder)
     paths.log("backup", key=key)
     return _saved(folder)
+
+
+def _renewed(paths: NodePaths, key: str) -> Backup:
+    """The backup of this key, of the configuration as it now is: between the shutdown of a node and the rebuild of its
+    configuration, whatever went wrong there, its owner may have edited it, and started the node with it.
+
+    What tells that it is his still, and not rebuilt, is the mark in it. Plugins and image stay those of the first time:
+    the node may have its new engine by now. The facts name the archive, so one rename takes the new one for the old.
+    """
+    folder = paths.backups / path_part(key, "key")
+    kept = _saved(folder)
+    if paths.config.exists() and read_json(paths.config / _MARKER).get("key") != key:
+        files = _files(paths.config)
+        # Without its settings it is no configuration that anybody could want instead.
+        if _digest(files) != kept.digest and _settings_in(files):
+            _require_text(paths, files)
+            name = f"config.{_digest(files)[:12]}.tar"
+            _archive(paths, folder / name, files)
+            write_json(folder / _FACTS, {**read_json(folder / _FACTS), **_listed(files), "archive": name})
+            paths.log("backup", key=key, again=True)
+            kept = _saved(folder)
+    for archive in folder.glob("*.tar"):
+        if archive != _archive_of(folder):
+            archive.unlink()
+    return kept
+
+
+def _archive(paths: NodePaths, place: Path, files: Mapping[str, bytes]) -> None:
+    with place.open("wb") as sink:
+        with tarfile.open(fileobj=sink, mode="w") as tar:
+            for name in files:
+                tar.add(paths.config / name, name, recursive=False)
+        sink.flush()
+        os.fsync(sink.fileno())
+
+
+def _archive_of(folder: Path) -> Path:
+    return folder / str(read_json(folder / _FACTS).get("archive", _ARCHIVE))
+
+
+def _listed(files: Mapping[str, bytes]) -> dict[str, object]:
+    return {"digest": _digest(files), "files": [name for name in files if name != _MARKER]}
+
+
+def _settings_in(files: Mapping[str, bytes]) -> list[str]:
+    return [yml_name(kind) for kind in EngineKind if yml_name(kind) in files]
+
+
+def _require_text(paths: NodePaths, files: Mapping[str, bytes]) -> None:
+    for name in _settings_in(files):
+        try:
+            files[name].decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = files[name].count(b"\n", 0, error.start) + 1
+            raise DriverError(
+                f"{paths.config / name}, line {line}, is not UTF-8, so it cannot be carried over",
+                remedy="save it as UTF-8, then retry",
+            ) from None
 
 
 def rebuild(paths: NodePaths, key: str, target: ConfigTarget, zone: str | None = None) -> Restored:
@@ -116,8 +171,8 @@ def _build(paths: NodePaths, key: str, target: ConfigTarget, fresh: Path, zone: 
             f"{paths.root.name} has no configuration backup {key}",
             remedy="retry the task from its configuration backup on",
         )
-    _saved(saved)
-    user = _archived(saved / _ARCHIVE)
+    _renewed(paths, key)
+    user = _archived(_archive_of(saved))
     source = str(read_json(saved / _FACTS).get("image"))
     pristine = _files(paths.rendered / source) if (paths.rendered / source).is_dir() else {}
     folder = _new_folder(paths, key)
@@ -221,7 +276,7 @@ def _digest(files: Mapping[str, bytes]) -> str:
 def _saved(folder: Path) -> Backup:
     facts = read_json(folder / _FACTS)
     try:
-        found = _digest(_archived(folder / _ARCHIVE))
+        found = _digest(_archived(_archive_of(folder)))
     except (OSError, tarfile.TarError) as error:
         found = f"unreadable: {error}"
     if found != facts.get("digest"):

@@ -79,7 +79,10 @@ class Driver(Protocol):
         """SIGTERM, waits up to `timeout_s` for the exit, then SIGKILL and waits 10 s more."""
 
     async def backup(self, node: Node, *, key: str) -> Backup:
-        """Copies configuration and plugin list off the node. Done once per key; later calls return the same."""
+        """Copies configuration and plugin list off the node. Done once per key; later calls return the same.
+
+        Except that a configuration which somebody has changed since, before `restore` has rebuilt it, takes its place.
+        """
 
     async def current_image(self, node: Node) -> str | None:
         """Id of the image that the node's engine link names, None when it has none."""
@@ -100,7 +103,8 @@ class Driver(Protocol):
         """
 
     async def restore(self, node: Node, image: Image, *, key: str, zone: str | None = None) -> Restored:
-        """Rebuilds the configuration for the image from the backup of this key and the image's defaults.
+        """Rebuilds the configuration for the image from the backup of this key, made anew if somebody has changed the
+        configuration since, and the image's defaults.
 
         `zone`: where the node is from now on; None keeps what its configuration says.
         """
