@@ -39,6 +39,16 @@ STUBBORN = "#!/bin/sh\ntrap '' TERM\necho ready\nwhile :; do sleep 300 & wait; d
 PARENT = "#!/bin/sh\nsleep 300 &\necho child $!\nwait\n"
 """One that serves from a child, as Elasticsearch 8 does, but does not end it."""
 
+BY_HAND = """
+import fcntl, os, signal, subprocess, sys, time
+lock = open(sys.argv[1], "w")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+child = subprocess.Popen(["sleep", "300"], stdout=subprocess.DEVNULL)
+print(child.pid, flush=True)
+time.sleep(300)
+"""
+"""For `python -c BY_HAND LOCK`: what a person starts. It holds the lock on its data, as engines do, and has a child."""
+
 FAILS = "#!/bin/sh\necho 'Unrecognized VM option UseMagicGC'\nexit 1\n"
 
 

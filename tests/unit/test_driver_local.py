@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -19,7 +21,7 @@ import pytest
 from shardlift.driver.addresses import allocate
 from shardlift.driver.local import LocalDriver
 from shardlift.errors import DriverError, UsageError
-from tests.driver_fakes import FAILS, PARENT, RUNS, STUBBORN, FakeHost, make_node, open_home
+from tests.driver_fakes import BY_HAND, FAILS, PARENT, RUNS, STUBBORN, FakeHost, make_node, open_home
 
 pytestmark = pytest.mark.walks
 
@@ -187,6 +189,59 @@ async def test_another_process_with_the_recorded_pid_is_neither_found_nor_ended(
             assert other.poll() is None
         finally:
             reap(other)
+
+
+def start_by_hand(lock: Path) -> tuple[subprocess.Popen[bytes], psutil.Process, subprocess.Popen[bytes]]:
+    """An engine in the session of a person's shell, with its lock held; its child; another process of that session."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    engine = subprocess.Popen([sys.executable, "-c", BY_HAND, str(lock)], stdout=subprocess.PIPE)
+    assert engine.stdout is not None
+    return engine, psutil.Process(int(engine.stdout.readline())), subprocess.Popen(["sleep", "300"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells here who holds a lock")
+@pytest.mark.parametrize("lock", ["nodes/0/node.lock", "node.lock"])
+async def test_an_engine_that_a_person_has_started_is_found_left_alone_and_ended(lock: str) -> None:
+    """Also when the one that we had started has left its note; and nothing else of the person's session is ended."""
+    async with host_with() as host:
+        await host.driver.start(host.node)
+        await host.driver.stop(host.node, timeout_s=10)
+        engine, child, other = start_by_hand(host.root / "data" / lock)
+        try:
+            seen = await host.driver.process(host.node)
+            assert seen is not None
+            assert (seen.pid, seen.started_at_s) == (engine.pid, psutil.Process(engine.pid).create_time())
+            assert await host.driver.start(host.node) == seen, "it runs, so no second one is started"
+            with pytest.raises(DriverError, match="still runs"):
+                await host.driver.switch(host.node, host.target, key="t1", fresh_data=True)
+            stopped = await host.driver.stop(host.node, timeout_s=10)
+            assert (stopped.already, stopped.killed) == (False, False)
+            assert engine.wait(timeout=10) == -signal.SIGTERM
+            assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+            assert other.poll() is None
+            assert await host.driver.process(host.node) is None
+            assert (await host.driver.stop(host.node, timeout_s=1)).already
+            assert effects(host) == ["create", "start", "stop", "stop"]
+            assert (await host.driver.start(host.node)).pid != engine.pid
+        finally:
+            reap(other)
+            reap(engine)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells here who holds a lock")
+async def test_a_holder_that_cannot_be_seen_counts_as_neither_up_nor_down() -> None:
+    async with host_with() as host:
+        lock = host.root / "data" / "node.lock"
+        with lock.open("w") as held:
+            # A lock of an open file has no owner, like one of a process in another container.
+            fcntl.fcntl(held, fcntl.F_OFD_SETLK, struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            with pytest.raises(DriverError, match="cannot be seen from here"):
+                await host.driver.process(host.node)
+            with pytest.raises(DriverError, match="cannot be seen from here"):
+                await host.driver.switch(host.node, host.target, key="t1", fresh_data=True)
+        assert await host.driver.process(host.node) is None
 
 
 async def test_a_zombie_counts_as_dead() -> None:

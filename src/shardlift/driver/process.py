@@ -1,4 +1,8 @@
-"""An engine's process: known by pid and start, found again after any restart of ours, ended with all it started."""
+"""An engine's process: known by pid and start, found again after any restart of ours, ended with all it started.
+
+Usually it is the one that `launch` started and noted. A person may have started the engine's program instead: then the
+lock that it holds on the node's data tells. Taken for down it would be changed while it runs, its data moved away.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from typing import Self
 import psutil
 from filelock import FileLock
 
+from shardlift.driver.holder import holder
 from shardlift.driver.launch import start_mark
 from shardlift.driver.layout import NodePaths, read_json
 from shardlift.driver.protocol import ProcessSeen, Stopped
@@ -29,9 +34,12 @@ _ASK_TIMEOUT_S = 10
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
+    """`noted`: `launch` started it, as the first of a session of its own. Else its session is whose it may be."""
+
     pid: int
     started_at_s: float
     mark: str
+    noted: bool = True
 
     @property
     def alive(self) -> bool:
@@ -47,11 +55,25 @@ def _identity(run: Path) -> _Identity | None:
 
 
 def find(paths: NodePaths) -> ProcessSeen | None:
-    """The node's living process. A zombie, and another process that got the same pid, are not it."""
-    identity = _identity(paths.run)
-    if identity is None or not identity.alive:
+    """The node's living process, whoever started it. A zombie, and another process that got the same pid, are not it.
+
+    Raises DriverError when one runs that cannot be told.
+    """
+    identity = _living(paths)
+    return None if identity is None else ProcessSeen(identity.pid, identity.started_at_s)
+
+
+def _living(paths: NodePaths) -> _Identity | None:
+    noted = _identity(paths.run)
+    if noted is not None and noted.alive:
+        return noted
+    pid = holder(paths.data)
+    mark = None if pid is None else start_mark(pid)
+    if pid is None or mark is None:
         return None
-    return ProcessSeen(identity.pid, identity.started_at_s)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return _Identity(pid, psutil.Process(pid).create_time(), mark, noted=False)
+    return None
 
 
 def end(paths: NodePaths, timeout_s: float) -> Stopped:
@@ -61,7 +83,7 @@ def end(paths: NodePaths, timeout_s: float) -> Stopped:
     a line in host.log says so, and looking for it and sending are one under a lock.
     """
     begun = time.monotonic()
-    identity = _identity(paths.run)
+    identity = _living(paths) or _identity(paths.run)
     with _Processes(_members(paths, identity)) as processes:
         # A pid may have gone to another process between finding it and holding it; held ones cannot.
         processes.keep(_members(paths, identity))
@@ -117,6 +139,8 @@ def _members(paths: NodePaths, identity: _Identity | None) -> tuple[int, ...]:
     """
     if identity is None:
         return ()
+    if not identity.noted:
+        return _family(identity)
     vouched = identity.alive
     found = []
     for pid in psutil.pids():
@@ -128,6 +152,15 @@ def _members(paths: NodePaths, identity: _Identity | None) -> tuple[int, ...]:
         if vouched or _belongs(pid, paths):
             found.append(pid)
     return tuple(found)
+
+
+def _family(identity: _Identity) -> tuple[int, ...]:
+    """An engine that somebody started, and what it has started itself."""
+    if not identity.alive:
+        return ()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return (identity.pid, *(child.pid for child in psutil.Process(identity.pid).children(recursive=True)))
+    return ()
 
 
 def _belongs(pid: int, paths: NodePaths) -> bool:

@@ -67,7 +67,8 @@ class Driver(Protocol):
         """Lays the node's files: config, data, logs, engine link. `seeds` are all nodes of its cluster."""
 
     async def process(self, node: Node) -> ProcessSeen | None:
-        """The node's living process, found by pid file and start time, or None."""
+        """The node's living process, or None: by pid file and start time, or else by the lock that an engine which a
+        person started holds on the node's data."""
 
     async def start(self, node: Node, *, bootstrap: tuple[str, ...] = ()) -> ProcessSeen:
         """Starts the engine unless it runs; never twice, whatever crashes when. Does not wait for HTTP.
