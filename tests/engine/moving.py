@@ -78,8 +78,10 @@ class Moving:
     async def task(self) -> Task:
         return (await self.stage.service.tasks(self.stage.cluster.id)).items[0]
 
-    async def drive(self, observer: Callable[[Event], None] = lambda _event: None) -> Task:
-        """Does the work there is, as the runner of a server does. Returns the task, which must have succeeded."""
+    async def drive(
+        self, observer: Callable[[Event], None] = lambda _event: None, *, status: TaskStatus = TaskStatus.SUCCESS
+    ) -> Task:
+        """Does the work there is, as the runner of a server does. Returns the task, which must have ended so."""
 
         def told(event: Event) -> None:
             self.events.append((event.node, event.order, event.what))
@@ -98,7 +100,7 @@ class Moving:
         done = await self.task()
         for row in done.steps:
             say(f"{row.node} {row.order:2} {row.name}: {row.status} {row.desc}")
-        assert done.status is TaskStatus.SUCCESS, done.fail_message
+        assert done.status is status, done.fail_message
         return done
 
     async def now(self) -> Cluster:
