@@ -15,7 +15,7 @@ pytestmark = pytest.mark.walks
 _RECOVERIES = "cluster.routing.allocation.node_concurrent_recoveries"
 _REJOIN = 11
 # Three nodes of OpenSearch 2.19.4 to 3.4.0 in place, two quiet cores: copies a node, recoveries at once, and the mean
-# seconds of sub-step 11 (docs/decisions/0027).
+# seconds of sub-step 11 (docs/decisions/0028).
 _SEEN = [
     (16, 8, 2.4),
     (16, 64, 1.9),
