@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     drain_stalled_s: float = Field(
         default=31, ge=0, description="a drain without movement for so long, with a permanent no, fails"
     )
-    moves_max: int = Field(default=8, ge=1, le=100, description="explicit moves of shard copies under way at once")
+    moves_max: int = Field(default=32, ge=1, le=100, description="explicit moves of shard copies under way at once")
     moves_max_bytes: int = Field(
         default=8 * 2**30, ge=1, description="no more of these moves are begun while so many bytes are on their way"
     )
