@@ -3,7 +3,7 @@
 A peer recovery reads from the primary. Bytes flow at `indices.recovery.max_bytes_per_sec` of the source and of the
 target, shared by the recoveries of each. A copy that finds its data on the node's disk only replays operations.
 
-How long that takes beside its bytes was measured on three real nodes with 6, 16, 46 and 206 copies each, 8, 24, 64 and
+How long that takes beside its bytes was measured on three real nodes with 5, 15, 45 and 205 copies each, 8, 24, 64 and
 250 of them at once (docs/decisions/0028): a while until source and target know of it, which passes for all at once, and
 work for each copy, which the copies share.
 """
