@@ -80,7 +80,7 @@ async def test_a_quick_answer_is_the_long_one(fast_home: Path, counted: list[boo
 
 async def test_pipelined_polls_are_answered_in_their_order(fast_home: Path, counted: list[bool]) -> None:
     """More than a transport takes at once: those that find it full wait for the client, on the app's way."""
-    async with door(fast_home) as made, served_here(made.app) as base:
+    async with door(fast_home, refused_rate_per_s=0) as made, served_here(made.app) as base:
         url = base + urlsplit(made.url).path
         place = urlsplit(base)
         reader, writer = await asyncio.open_connection(place.hostname, place.port, limit=1 << 20)
