@@ -340,31 +340,6 @@ async def test_locked_and_full_database_tell_it_and_lose_nothing(fast_home: Path
         assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-@pytest.mark.parametrize("chosen", [None, "4"])
-async def test_recoveries_in_place_are_raised_unless_somebody_chose(fast_home: Path, chosen: str | None) -> None:
-    async with open_lab(fast_home) as lab:
-        key = "cluster.routing.allocation.node_concurrent_recoveries"
-        before = {} if chosen is None else {key: chosen}
-        lab.world.persistent.update(before)
-        await lab.submit(Strategy.IN_PLACE)
-        seen: set[str | None] = set()
-        await lab.drive(lambda _event: seen.add(lab.world.persistent.get(key)))
-        assert seen == {chosen or "64"}
-        assert lab.world.persistent == before
-
-
-async def test_fewer_recoveries_run_at_once_where_a_node_may_have_lost_its_disk(fast_home: Path) -> None:
-    async with open_lab(fast_home) as lab:
-        lab.world.kill_node(lab.cluster.nodes[2].name)
-        await lab.clock.sleep(200)
-        await lab.submit(Strategy.IN_PLACE)
-        seen: set[str | None] = set()
-        await lab.drive(
-            lambda _event: seen.add(lab.world.persistent.get("cluster.routing.allocation.node_concurrent_recoveries"))
-        )
-        assert seen == {"8"}
-
-
 @BOTH
 async def test_abort_after_a_crash_in_the_shutdown_leaves_no_node_down(fast_home: Path, strategy: Strategy) -> None:
     """The node is down although its shutdown is not journaled: it is finished before the task ends."""
