@@ -13,6 +13,7 @@ from plain_upgrade import POLL_S, PlainUpgrade
 
 from shardlift.cli.images import pull_with_bar
 from shardlift.demo.client import Call, ClusterClient
+from shardlift.demo.load import must, write
 from shardlift.demo.stage import DemoOptions, Say, Stage, staged
 from shardlift.errors import ShardliftError
 from shardlift.model import Strategy
@@ -23,7 +24,8 @@ _SAMPLE_REAL_S = 1.0
 _RENEWED_WITHIN_S = 60.0  # twice the engines' interval
 _BARE_POLL_S = 0.05
 _STEADY_S = 12.0  # a little more than the engines' interval
-_SMALL_SHARDS, _SMALL_DOCUMENTS = 3, 20
+_SMALL: dict[str, Any] = {"settings": {"index": {"number_of_shards": 3, "number_of_replicas": 1}}}
+_SMALL_DOCUMENTS = 20
 _RECOVERIES = "cluster.routing.allocation.node_concurrent_recoveries"
 
 
@@ -106,22 +108,21 @@ async def _scripted(
 
 
 async def _made(stage: Stage, besides: Besides, say: Say) -> None:
+    documents = b"".join(b'{"index":{}}\n{"number":%d}\n' % number for number in range(_SMALL_DOCUMENTS))
+    source = stage.service.backend.image(stage.cluster.image_id)
     async with ClusterClient(stage.urls, timeout_s=60, deadline_s=120) as client:
         if besides.small_indices:
             say(f"making {besides.small_indices} small indices")
         for number in range(besides.small_indices):
-            shape = {"settings": {"index": {"number_of_shards": _SMALL_SHARDS, "number_of_replicas": 1}}}
-            await _must(client, "PUT", f"/small-{number}?wait_for_active_shards=all", shape)
-            for each in range(_SMALL_DOCUMENTS):
-                await _must(client, "POST", f"/small-{number}/_doc", {"number": each})
+            name = f"small-{number}"
+            await _put(client, f"/{name}?wait_for_active_shards=all", _SMALL)
+            await write(client, source, name, documents)
         if besides.recoveries is not None:
-            await _must(client, "PUT", "/_cluster/settings", {"persistent": {_RECOVERIES: besides.recoveries}})
+            await _put(client, "/_cluster/settings", {"persistent": {_RECOVERIES: besides.recoveries}})
 
 
-async def _must(client: ClusterClient, method: str, path: str, body: dict[str, Any]) -> None:
-    outcome = await client.call(Call(method, path, json.dumps(body).encode()))
-    if not outcome.ok:
-        raise ShardliftError(f"{method} {path}: {outcome}")
+async def _put(client: ClusterClient, path: str, body: dict[str, Any]) -> None:
+    await must(client, Call("PUT", path, json.dumps(body).encode()), f"PUT {path} was refused")
 
 
 async def _rested(stage: Stage) -> int:

@@ -19,33 +19,39 @@ _WORDS_PER_DOCUMENT = 60
 async def keep_apart(client: ClusterClient) -> None:
     """No zone holds two copies of a shard: awareness of zones. Raises EngineError when it is refused."""
     body = {"persistent": {AWARE_OF: "zone"}}
-    await _must(client, Call("PUT", "/_cluster/settings", json.dumps(body).encode()), "awareness of zones was refused")
+    await must(client, Call("PUT", "/_cluster/settings", json.dumps(body).encode()), "awareness of zones was refused")
 
 
 async def create_indices(client: ClusterClient) -> None:
     """Each index with two shards and one replica, all copies started. Raises EngineError when they do not start."""
     for index in INDICES:
         body = {"settings": {"index": {"number_of_shards": SHARDS, "number_of_replicas": 1}}}
-        await _must(client, Call("PUT", f"/{index}", json.dumps(body).encode()), f"index {index} was not created")
+        await must(client, Call("PUT", f"/{index}", json.dumps(body).encode()), f"index {index} was not created")
     path = "/_cluster/health?wait_for_status=green&timeout=60s"
-    await _must(client, Call("GET", path), "the new indices did not become green")
+    await must(client, Call("GET", path), "the new indices did not become green")
 
 
 async def load(client: ClusterClient, image: Image, documents: int) -> None:
     """Writes that many documents, dealt to the indices in turn, and flushes. Raises EngineError on any refusal."""
+    for index, body in _pages(documents):
+        await write(client, image, index, body)
+    for what in ("_refresh", "_flush"):
+        await must(client, Call("POST", f"/{','.join(INDICES)}/{what}"), f"{what} of the loaded indices failed")
+
+
+async def write(client: ClusterClient, image: Image, index: str, body: bytes) -> None:
+    """Writes documents by one request, `body` as `_bulk` wants it. Raises EngineError when one is refused."""
     # 6.x wants a type in the path, 8.x and OpenSearch 2 refuse one.
     typed = "/_doc" if image.engine is EngineKind.ELASTICSEARCH and image.version.major < 7 else ""  # noqa: PLR2004
-    for index, body in _pages(documents):
-        call = Call("POST", f"/{index}{typed}/_bulk", body, content_type="application/x-ndjson")
-        answer = await _must(client, call, f"documents were not written to {index}")
-        if answer["errors"]:
-            first = next(item["index"] for item in answer["items"] if item["index"]["status"] >= 300)  # noqa: PLR2004
-            raise EngineError(f"{index} refused documents, the first with {first.get('error')}")
-    for what in ("_refresh", "_flush"):
-        await _must(client, Call("POST", f"/{','.join(INDICES)}/{what}"), f"{what} of the loaded indices failed")
+    call = Call("POST", f"/{index}{typed}/_bulk", body, content_type="application/x-ndjson")
+    answer = await must(client, call, f"documents were not written to {index}")
+    if answer["errors"]:
+        first = next(item["index"] for item in answer["items"] if item["index"]["status"] >= 300)  # noqa: PLR2004
+        raise EngineError(f"{index} refused documents, the first with {first.get('error')}")
 
 
-async def _must(client: ClusterClient, call: Call, what: str) -> dict[str, list[dict[str, dict[str, int]]]]:
+async def must(client: ClusterClient, call: Call, what: str) -> dict[str, list[dict[str, dict[str, int]]]]:
+    """The answer's body. Raises EngineError, which begins with `what`, when there is no good one."""
     outcome = await client.call(call)
     if not outcome.ok:
         raise EngineError(f"{what}: {outcome}")
