@@ -6,6 +6,9 @@ left, and then the smaller configuration. So those that leave at the same moment
 master that is left without a majority of it steps down. Times are round figures of what real nodes showed: a broken
 connection is noticed in half a second, a node that hangs after three failed checks of ten seconds, and an election
 takes about one.
+
+Engines that wait for a master ask for one each second. Here they ask when something has changed that may let them in:
+a cluster that nobody can join may stand for days, and what it did meanwhile is caught up with at the next look.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shardlift.sim import movement
-from shardlift.sim.parts import SimNode
+from shardlift.sim.parts import Due, SimNode
 
 if TYPE_CHECKING:
     from shardlift.sim.world import World
@@ -27,6 +30,7 @@ _RECONFIGURED_S = 0.3
 _JOIN_AGAIN_S = 1.0
 _START_FAILS_S = 1.0
 _FEWEST_VOTERS = 3
+_ASK = "ask"
 
 
 def begin(world: World, node: SimNode) -> None:
@@ -64,6 +68,7 @@ def wake(world: World, node: SimNode) -> None:
         world.later(_JOIN_AGAIN_S, "joins", node.name, node.pid)
     elif world.elected is None:
         world.later(_ELECTION_S, "elect")  # its vote may be the one that was missing
+    _ask_again(world)
 
 
 def leave(world: World, node: SimNode) -> None:
@@ -92,6 +97,7 @@ def exclude_from_voting(world: World, name: str) -> None:
 def clear_exclusions(world: World) -> None:
     world.voting_excluded.clear()
     reconfigure(world)
+    _ask_again(world)
 
 
 def reconfigure(world: World) -> None:
@@ -111,6 +117,7 @@ def reconfigure(world: World) -> None:
     # A new configuration stands only when a majority of it is alive: otherwise the old one stays.
     if wanted and 2 * sum(one in ids for one in wanted) > len(wanted):
         world.voters = tuple(wanted)
+    _ask_again(world)
 
 
 def _can_publish(world: World) -> bool:
@@ -138,6 +145,7 @@ def _elect(world: World) -> str:
     world.elected = elected.name
     elected.up = elected.serving = True
     reconfigure(world)
+    _ask_again(world)  # whoever waits may be the majority that the configuration lacks
     world.changed()
     return f"{world.elected} is elected master"
 
@@ -165,7 +173,7 @@ def _booted(world: World, name: str, pid: int) -> str:
 
 
 def _joins(world: World, name: str, pid: int) -> str:
-    """HTTP opens after the join; without a master, or one that nobody follows, the node tries again.
+    """HTTP opens after the join; without a master, or one that nobody follows, the node waits.
 
     A node without which no majority answers was never taken off the committed list of members, however long it was
     away: it is no newcomer to a cluster that is newer.
@@ -177,7 +185,6 @@ def _joins(world: World, name: str, pid: int) -> str:
         # Its vote may be the one that was missing.
         _elect(world)
     if world.elected is None or not world.quorum_with(node):
-        world.later(_JOIN_AGAIN_S, "joins", name, pid)
         return ""
     others = [one for one in world.nodes.values() if one.up and one is not node]
     if others and _can_publish(world) and all(_past(one, node) for one in others):
@@ -188,6 +195,23 @@ def _joins(world: World, name: str, pid: int) -> str:
     movement.node_joined(world, node)
     world.changed()
     return f"{node.name} has joined as {node.engine} {node.version}"
+
+
+def _ask_again(world: World) -> None:
+    """Whoever waits for a master, or for one that has a majority, asks once more."""
+    if not any(_waits(node) for node in world.nodes.values()):
+        return
+    if not any(isinstance(event, Due) and event.name == _ASK for _, _, event in world.due):
+        world.later(_JOIN_AGAIN_S, _ASK)
+
+
+def _asked(world: World) -> str:
+    waiting = [(node.name, node.pid or 0) for node in world.nodes.values() if _waits(node)]
+    return "; ".join(line for name, pid in waiting if (line := _joins(world, name, pid)))
+
+
+def _waits(node: SimNode) -> bool:
+    return node.awake and not node.up
 
 
 def _start_failed(world: World, name: str, pid: int) -> str:
@@ -205,6 +229,7 @@ EVENTS: dict[str, Callable[..., str]] = {
     "start_failed": _start_failed,
     "gone": _gone,
     "joins": _joins,
+    _ASK: _asked,
     "elect": _elect,
     "reconfigure": _reconfigured,
 }

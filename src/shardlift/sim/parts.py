@@ -196,3 +196,11 @@ class Move:
     replay: bool = False
     done: bool = False
     known_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Something that will happen, as data, so that a world can be written down: an event's name and its arguments."""
+
+    name: str
+    arguments: tuple[str | int, ...]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from shardlift.clock import Clock
 from shardlift.errors import EngineError
@@ -18,20 +17,12 @@ from shardlift.model import CopyState
 from shardlift.sim import membership, movement
 from shardlift.sim.in_force import InForce
 from shardlift.sim.keepers import Keeper, Unkept
-from shardlift.sim.parts import Copy, Data, Group, IndexSpec, Move, Shard, SimIndex, SimNode
+from shardlift.sim.parts import Copy, Data, Due, Group, IndexSpec, Move, Shard, SimIndex, SimNode
 from shardlift.sim.routing import Routing, Tally
 
 _BAD_REQUEST = 400
 _KNOWN = ("cluster.routing.", "cluster.max_shards_per_node", "indices.recovery.", "search.", "action.")
 _FULL = 0.97
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """Something that will happen, as data, so that a world can be written down: an event's name and its arguments."""
-
-    name: str
-    arguments: tuple[str | int, ...]
 
 
 Event = Callable[[], str]
