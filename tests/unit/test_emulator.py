@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -160,7 +161,12 @@ def test_a_full_disk_makes_the_check_refuse_until_it_is_freed(css):
     assert found["plan"] is None
     assert any("disk" in finding["rule"] for finding in found["findings"])
     css.clear_faults()
-    assert css.call("POST", path, asked)["plan"]
+    found, end_s = css.call("POST", path, asked), time.monotonic() + 30
+    # Copies that had begun to leave the full node are on their way, at any speed for a moment.
+    while found["plan"] is None and time.monotonic() < end_s:
+        assert {one["rule"] for one in found["findings"] if one["severity"] == "block"} == {"cluster_healthy"}
+        found = css.call("POST", path, asked)
+    assert found["plan"]
 
 
 def test_a_call_answers_as_asked_and_then_as_always(css):
