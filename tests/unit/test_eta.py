@@ -106,8 +106,8 @@ def test_a_drain_goes_by_the_bytes_left_where_it_tells_them() -> None:
 
     def with_bytes(left: int) -> float:
         rows = list(task.steps)
-        rows[0] = replace(rows[0], evidence={"copies_moved": 30, "bytes_moved": 6000})  # 100 a second
-        rows[ORDERS] = replace(rows[ORDERS], progress={"shards_left": 29, "bytes_left": left})
+        rows[0] = replace(rows[0], evidence={"bytes_moved": 6000})  # 100 a second
+        rows[ORDERS] = replace(rows[ORDERS], progress={"bytes_left": left})
         told = eta(replace(task, steps=tuple(rows)), now_of(task))
         assert told is not None
         return told.left_s

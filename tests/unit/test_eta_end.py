@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from shardlift.allocation import build_state
-from shardlift.model import StepStatus, Task, TaskStatus, eta
-from shardlift.planner.settling import settling_bytes
+from shardlift.model import ClusterSettings, Leaving, Settling, StepStatus, Task, TaskStatus, eta
+from shardlift.planner.settling import settling
 from shardlift.service.requests import MigrateRequest
 from shardlift.sim import MIB
 from shardlift.store.codec import plan_from, plan_to_json
@@ -21,6 +21,7 @@ from tests.worlds import Lab, open_lab
 
 VIRTUAL_TIME = True
 NODE_S = 60.0 * ORDERS
+NO_SETTINGS = ClusterSettings()
 MINUTES = [60.0] * NODES * ORDERS
 
 
@@ -45,56 +46,65 @@ ONE_LEFT = (NODES - 1) * ORDERS
 
 
 def test_the_moves_that_the_plan_foresees_go_as_fast_as_drains_did() -> None:
-    assert settling_s(drained(ONE_LEFT, settling_bytes=20_000)) == 200
-    assert settling_s(drained(ONE_LEFT, settling_bytes=0)) == 0
+    assert settling_s(drained(ONE_LEFT, settling=Settling(20_000, 0))) == 200
+    assert settling_s(drained(ONE_LEFT, settling=Settling(0, 0))) == 0
 
 
 def test_where_the_plan_knows_nothing_it_is_one_drain_more() -> None:
     assert settling_s(drained(ONE_LEFT)) == 60
     assert settling_s(drained(ONE_LEFT, limit=25)) == 60 * 4, "at a quarter of the speed"
     unknown = replace(walked(ONE_LEFT, MINUTES, [1] * NODES * ORDERS))
-    assert settling_s(replace(unknown, plan=replace(unknown.plan, settling_bytes=20_000))) == 60, "no byte was measured"
+    assert settling_s(replace(unknown, plan=replace(unknown.plan, settling=Settling(20_000, 0)))) == 60, (
+        "no byte was measured"
+    )
 
 
 def test_the_raised_limit_is_none_of_the_end() -> None:
-    assert settling_s(drained(ONE_LEFT, limit=25, settling_bytes=20_000)) == 800
-    assert settling_s(drained(ONE_LEFT, limit=400, settling_bytes=20_000)) == 200, "it was not what held drains up"
+    assert settling_s(drained(ONE_LEFT, limit=25, settling=Settling(20_000, 0))) == 800
+    assert settling_s(drained(ONE_LEFT, limit=400, settling=Settling(20_000, 0))) == 200, (
+        "it was not what held drains up"
+    )
 
 
 def test_shards_are_waited_for_no_longer_than_the_task_does() -> None:
-    task = drained(ONE_LEFT, settling_bytes=10**9, settling_max_s=600.0)
+    task = drained(ONE_LEFT, settling=Settling(10**9, 0), settling_max_s=600.0)
     assert settling_s(task) == 600
     told = eta(task, now_of(task))
     assert told is not None
     assert told.high_s - told.left_s < NODE_S, "a bound is no guess"
-    assert settling_s(drained(ONE_LEFT, settling_bytes=1000, settling_max_s=600.0)) == 10
+    assert settling_s(drained(ONE_LEFT, settling=Settling(1000, 0), settling_max_s=600.0)) == 10
 
 
 def test_after_the_last_node_it_passes() -> None:
-    task = drained(NODES * ORDERS, settling_bytes=20_000)
+    task = drained(NODES * ORDERS, settling=Settling(20_000, 0))
     assert (left_s(task), left_s(task, 150), left_s(task, 900)) == (200, 50, 0)
 
 
 def test_a_plan_of_an_older_release_is_still_read() -> None:
-    plan = replace(drained(0).plan, settling_bytes=7, settling_max_s=600.0)
-    told = plan_to_json(plan)
-    assert plan_from(told) == plan
-    for key in ("settling_bytes", "settling_max_s"):
+    old = drained(0).plan
+    batches = tuple(tuple(replace(node, leaving=Leaving(3, 7)) for node in batch) for batch in old.batches)
+    told = plan_to_json(replace(old, batches=batches, settling=Settling(7, 1), settling_max_s=600.0))
+    assert plan_from(told) == replace(old, batches=batches, settling=Settling(7, 1), settling_max_s=600.0)
+    for key in ("settling", "settling_max_s"):
         del told[key]
-    assert plan_from(told) == drained(0).plan
+    for batch in told["batches"]:
+        for node in batch:
+            del node["leaving"]
+    assert plan_from(told) == old
 
 
-def in_zones(*zones: str, **more: object) -> int:
+def in_zones(*zones: str, aware: bool = True, settings: ClusterSettings = NO_SETTINGS, **more: object) -> Settling:
     """The three nodes in these zones, with both copies of `books` (10 bytes each) on the first two of them."""
     nodes = tuple(member(name, attributes={"zone": zone}) for name, zone in zip(NAMES, zones, strict=True))
     seen = observations.seen(nodes=nodes, **more)
-    return settling_bytes(build_state(seen, observations.CLUSTER.nodes, nodes[0].release))
+    return settling(build_state(seen, observations.CLUSTER.nodes, nodes[0].release), settings, aware=aware)
 
 
 def test_copies_that_share_a_zone_part() -> None:
-    assert in_zones("zone-a", "zone-a", "zone-b") == 10
-    assert in_zones("zone-a", "zone-b", "zone-b") == 0
-    assert in_zones("zone-a", "zone-b", "zone-c") == 0
+    assert in_zones("zone-a", "zone-a", "zone-b") == Settling(10, 1)
+    assert in_zones("zone-a", "zone-b", "zone-b") == Settling(0, 0)
+    assert in_zones("zone-a", "zone-b", "zone-c") == Settling(0, 0)
+    assert in_zones("zone-a", "zone-a", "zone-b", aware=False) == Settling(0, 0)
 
 
 def test_then_counts_of_copies_are_evened_out() -> None:
@@ -102,12 +112,22 @@ def test_then_counts_of_copies_are_evened_out() -> None:
     logs = (copy(NAMES[0], primary=True, index="logs", size_bytes=30),)
     logs += (copy(NAMES[1], primary=False, index="logs", size_bytes=30),)
     shards = (*observations.seen().shards, *logs)
-    assert in_zones("zone-a", "zone-a", "zone-b", shards=shards, indices=(index(), index("logs"))) == (10 + 30) + 10
+    indices = index(), index("logs")
+    assert in_zones("zone-a", "zone-a", "zone-b", shards=shards, indices=indices) == Settling((10 + 30) + 10, 2)
+    # Three moves, two at a time unless somebody has set another number.
+    for text, rounds in (("1", 3), ("3", 1), ("-1", 1)):
+        at_once = ClusterSettings(persistent={"cluster.routing.allocation.cluster_concurrent_rebalance": text})
+        found = in_zones("zone-a", "zone-a", "zone-b", settings=at_once, shards=shards, indices=indices)
+        assert found == Settling(50, rounds)
+    # Where engines may not balance, copies that share a zone part all the same.
+    never = ClusterSettings(transient={"cluster.routing.rebalance.enable": "none"})
+    assert in_zones("zone-a", "zone-a", "zone-b", settings=never, shards=shards, indices=indices) == Settling(40, 1)
+    assert in_zones("zone-a", "zone-a", "zone-b", aware=False, shards=shards, indices=indices) == Settling(10, 1)
 
 
 def test_a_copy_that_can_go_nowhere_is_no_move() -> None:
     held = index(settings={"index.routing.allocation.include._name": f"{NAMES[0]},{NAMES[1]}"})
-    assert in_zones("zone-a", "zone-a", "zone-b", indices=(held,)) == 0
+    assert in_zones("zone-a", "zone-a", "zone-b", indices=(held,)) == Settling(0, 0)
 
 
 def quarter(task: Task) -> datetime:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from shardlift.model.cluster import Strategy
 from shardlift.model.observation import Decision, Move
+from shardlift.model.plan import Leaving, Settling
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,9 @@ class Forecast:
     `stuck` lists at most a hundred entries that hold a drain up, then as many others; `unlisted` copies come on top.
     `first_moves`: the moves off the first drained node, for the engine to confirm. `waiting`: copies without a node in
     the end. `exhaustive` is False when so many copies found no place that not every node was tried for each; what is
-    called stuck may then still have had one. `settling_bytes`: what the busiest node sends or takes after the last
-    node, when copies are kept apart by zone from then on; None where that is not so, and nobody has reckoned it.
+    called stuck may then still have had one. `leaving`: by name, what moves from each node before it stops; the rest of
+    its copies moves off its spare once it is back. `settling`: what moves after the last node; None where nothing
+    should, since no node was drained, or each has the share of another.
     """
 
     strategy: Strategy
@@ -90,7 +93,8 @@ class Forecast:
     first_moves: tuple[Move, ...]
     waiting: int
     exhaustive: bool
-    settling_bytes: int | None = None
+    leaving: Mapping[str, Leaving] = field(default_factory=dict)
+    settling: Settling | None = None
 
     @property
     def copies(self) -> int:

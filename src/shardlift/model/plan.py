@@ -60,6 +60,23 @@ AT_ONCE = frozenset({6, 10})
 
 
 @dataclass(frozen=True, slots=True)
+class Leaving:
+    """Copies that move from one node, and their bytes."""
+
+    copies: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """What the engine moves by itself: bytes that the busiest node sends or takes, and in how many rounds, since it
+    moves few copies at a time."""
+
+    size_bytes: int
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
 class NodePlan:
     """What happens to one node. `node_id` and `name` are Shardlift's, which stay through the upgrade.
 
@@ -76,6 +93,9 @@ class NodePlan:
     `spare_zone`: where the spare is no home for copies but an extra master, the zone in which it votes while masters
     without data change zones. It joins before the first of them is stopped (the one that `fills` it, though nothing
     does) and goes when the last one, which `empties_spare`, is back.
+
+    `leaving`: what moves away before it stops, by the dry run; only the time left goes by it. None where nobody has
+    reckoned it, as in a plan of an older release.
     """
 
     node_id: str
@@ -92,6 +112,7 @@ class NodePlan:
     takes_over: bool = False
     empties_spare: bool = False
     spare_zone: str | None = None
+    leaving: Leaving | None = None
 
     @property
     def stands_in(self) -> bool:
@@ -165,9 +186,9 @@ class Plan:
     `forced`: what becomes of the forced zones, None where that is nothing. `aware`: once all nodes are done, copies are
     kept apart by zone, which they were not before.
 
-    What only the time left goes by: `settling_bytes`, which the busiest node sends or takes after the last node, None
-    where nobody has reckoned it; `settling_max_s`, for how long shards are waited for then at most, as the settings
-    were when the task was made, None in a plan of an older release.
+    What only the time left goes by: `settling`, what moves after the last node, None where nobody has reckoned it;
+    `settling_max_s`, for how long shards are waited for then at most, as the settings were when the task was made, None
+    in a plan of an older release.
     """
 
     cluster_id: str
@@ -177,12 +198,18 @@ class Plan:
     zones: ZoneChange | None = None
     forced: ForcedZones | None = None
     aware: bool = False
-    settling_bytes: int | None = None
+    settling: Settling | None = None
     settling_max_s: float | None = None
 
     @property
     def nodes(self) -> tuple[NodePlan, ...]:
         return tuple(node for batch in self.batches for node in batch)
+
+    @property
+    def settles(self) -> bool:
+        """Whether the engine has copies to move once all nodes are done. With spares alone it has none: the last node
+        has the share of the first."""
+        return self.aware or any(node.drained and node.spare is None for node in self.nodes)
 
     @property
     def stand_in(self) -> NodePlan | None:

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 from shardlift.allocation import Chooser, Copy, Drained, Place, State, bring_back, build_state, drain, take_down, wipe
 from shardlift.checks import Subject, held_settings
 from shardlift.model import (
+    ClusterSettings,
     DiskPeak,
     EngineKind,
     Finding,
     Forecast,
     Inflow,
+    Leaving,
     Move,
     NodeForecast,
     NodePlan,
@@ -22,7 +24,7 @@ from shardlift.model import (
 )
 from shardlift.planner.obstacles import Obstacles, stuck_findings
 from shardlift.planner.planner import draft_plan, plan_upgrade
-from shardlift.planner.settling import settling_bytes
+from shardlift.planner.settling import settling
 from shardlift.planner.surge import spare_nodes
 
 _TARGETS_MAX = 8
@@ -44,8 +46,13 @@ def plan_and_forecast(subject: Subject) -> tuple[Plan | None, Forecast | None, t
     if any(finding.severity is Severity.BLOCK for finding in findings):
         plan = None
     if plan is not None:
-        plan = replace(plan, settling_bytes=told.settling_bytes)
+        plan = _told_what_moves(plan, told)
     return plan, told, findings
+
+
+def _told_what_moves(plan: Plan, told: Forecast) -> Plan:
+    batches = tuple(tuple(replace(node, leaving=told.leaving[node.name]) for node in batch) for batch in plan.batches)
+    return replace(plan, batches=batches, settling=told.settling)
 
 
 def forecast(subject: Subject, plan: Plan, on_move: Callable[[Move], None] | None = None) -> Forecast:
@@ -54,7 +61,7 @@ def forecast(subject: Subject, plan: Plan, on_move: Callable[[Move], None] | Non
     release = (subject.image.engine is EngineKind.OPENSEARCH, subject.image.version)
     seen = replace(subject.seen, settings=held_settings(subject))
     state = build_state(seen, (*subject.cluster.nodes, *spare_nodes(plan, subject)), release)
-    return _Walk(state, plan, on_move or (lambda _move: None)).run()
+    return _Walk(state, plan, on_move or (lambda _move: None)).run(subject.seen.settings)
 
 
 @dataclass(slots=True)
@@ -105,10 +112,12 @@ class _Walk:
         self._chooser = Chooser(state)
         self._obstacles = Obstacles(state)
         self._first_moves: list[Move] = []
+        self._leaving: dict[str, Leaving] = {}
         # What has been taken last is empty, and takes what leaves the next ones.
         self._freshest: tuple[Place, ...] = ()
 
-    def run(self) -> Forecast:
+    def run(self, settings: ClusterSettings) -> Forecast:
+        """`settings`: those that stand there before the task, and again after it."""
         nodes = [told for number, batch in enumerate(self._plan.batches, start=1) for told in self._take(batch, number)]
         return Forecast(
             strategy=self._plan.strategy,
@@ -124,8 +133,9 @@ class _Walk:
             first_moves=tuple(self._first_moves),
             waiting=len(self._state.unplaced),
             exhaustive=self._chooser.exhaustive,
+            leaving=self._leaving,
             # The last of all: it changes the state.
-            settling_bytes=settling_bytes(self._state) if self._plan.aware else None,
+            settling=settling(self._state, settings, aware=self._plan.aware) if self._plan.settles else None,
         )
 
     def _take(self, batch: tuple[NodePlan, ...], number: int) -> list[NodeForecast]:
@@ -136,6 +146,7 @@ class _Walk:
             chooser.close(place)
         for node, place, tally in taken:
             self._leave(node, place, tally)
+            self._leaving[node.name] = Leaving(tally.copies, tally.size_bytes)
         for node, place, tally in taken:
             self._down(node, place, tally)
         for node, place, _ in taken:

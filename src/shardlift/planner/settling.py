@@ -1,11 +1,17 @@
-"""What the engine moves by itself after the last node of a change of zones that turns awareness of zones on. Pure."""
+"""What the engine moves by itself after the last node. Pure."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from shardlift.allocation import Chooser, Copy, Place, State, awareness
+from shardlift.model import ClusterSettings, Settling
+
+_REBALANCE = "cluster.routing.rebalance.enable"
+_AT_ONCE, _AT_ONCE_DEFAULT = "cluster.routing.allocation.cluster_concurrent_rebalance", 2
 
 # As the engines' balancers: nodes that differ by one copy are even.
 _UNEVEN = 2
@@ -13,32 +19,51 @@ _UNEVEN = 2
 _BALANCED_MAX = 2_000
 
 
-def settling_bytes(state: State) -> int:
-    """Bytes that the busiest node sends or takes: first while copies part that share a zone, then while nodes get as
-    many copies as others. The engines do the second when little of the first is left (`cluster_concurrent_rebalance`).
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """Of one move, who sends, who takes, and how much."""
 
-    `state`: as all nodes of the plan leave it, with awareness of zones off; it is changed.
+    source: Place
+    target: Place
+    size_bytes: int
+
+
+def settling(state: State, settings: ClusterSettings, *, aware: bool) -> Settling:
+    """What moves once the task holds nothing any more: first copies part that share a zone, if the plan turns awareness
+    of zones on (`aware`), then nodes get as many copies as others. The engines do the second when little of the first
+    is left, and so many copies at a time as `cluster_concurrent_rebalance` says.
+
+    `state`: as all nodes of the plan leave it, with what is to be known of zones still off; it is changed. `settings`:
+    those that stand there again in the end.
     """
-    state.attributes = ("zone",)
-    for place in state.places.values():
-        place.location = (place.attributes.get("zone"),)
-    state.count_zones()
+    parted: list[_Moved] = []
+    if aware:
+        state.attributes = ("zone",)
+        for place in state.places.values():
+            place.location = (place.attributes.get("zone"),)
+        state.count_zones()
     chooser = Chooser(state)
-    return _busiest(_part(state, chooser)) + _busiest(_even_out(state, chooser))
+    if aware:
+        parted = list(_part(state, chooser))
+    evened = list(_even_out(state, chooser)) if settings.effective(_REBALANCE) != "none" else []
+    at_once = int(settings.effective(_AT_ONCE) or _AT_ONCE_DEFAULT)
+    # -1 is no limit.
+    rounds = math.ceil((len(parted) + len(evened)) / at_once) if at_once > 0 else bool(parted or evened)
+    return Settling(_busiest(parted) + _busiest(evened), rounds)
 
 
-def _busiest(moves: Iterator[tuple[Copy, Place]]) -> int:
-    """A peer recovery reads from the primary, wherever the copy itself comes from."""
+def _busiest(moves: Iterable[_Moved]) -> int:
+    """Bytes that the busiest node sends or takes. A peer recovery reads from the primary, wherever the copy itself
+    comes from."""
     sent: Counter[str] = Counter()
     taken: Counter[str] = Counter()
-    for copy, source in moves:
-        assert copy.place is not None, "it has just moved there"
-        sent[source.name] += copy.size_bytes
-        taken[copy.place.name] += copy.size_bytes
+    for moved in moves:
+        sent[moved.source.name] += moved.size_bytes
+        taken[moved.target.name] += moved.size_bytes
     return max((*sent.values(), *taken.values()), default=0)
 
 
-def _part(state: State, chooser: Chooser) -> Iterator[tuple[Copy, Place]]:
+def _part(state: State, chooser: Chooser) -> Iterator[_Moved]:
     """Each copy that is one too many in its zone goes to the least loaded node that may have it."""
     for group in state.groups.values():
         for copy in group.copies:
@@ -49,7 +74,7 @@ def _part(state: State, chooser: Chooser) -> Iterator[tuple[Copy, Place]]:
                 yield _moved(state, copy, target)
 
 
-def _even_out(state: State, chooser: Chooser) -> Iterator[tuple[Copy, Place]]:
+def _even_out(state: State, chooser: Chooser) -> Iterator[_Moved]:
     """From the node with most copies to the one with fewest, again and again, as far as deciders let them."""
     light = [place for place in state.places.values() if place.present and place.holds_data]
     heavy = [*light]
@@ -78,9 +103,9 @@ def _count(place: Place) -> int:
     return len(place.copies)
 
 
-def _moved(state: State, copy: Copy, target: Place) -> tuple[Copy, Place]:
+def _moved(state: State, copy: Copy, target: Place) -> _Moved:
     primary = copy.group.primary
     source = (primary.place if primary is not None else None) or copy.place
     assert source is not None, "it has a place"
     state.put(copy, target)
-    return copy, source
+    return _Moved(source, target, copy.size_bytes)

@@ -16,11 +16,13 @@ from shardlift.model import (
     ForcedZones,
     Gates,
     InstanceType,
+    Leaving,
     Node,
     NodePlan,
     OnBreach,
     Plan,
     Policy,
+    Settling,
     StepRow,
     StepStatus,
     Strategy,
@@ -103,6 +105,7 @@ def plan_to_json(plan: Plan) -> dict[str, object]:
                     "takes_over": node.takes_over,
                     "empties_spare": node.empties_spare,
                     "spare_zone": node.spare_zone,
+                    "leaving": None if node.leaving is None else asdict(node.leaving),
                 }
                 for node in batch
             ]
@@ -111,7 +114,7 @@ def plan_to_json(plan: Plan) -> dict[str, object]:
         "zones": None if plan.zones is None else asdict(plan.zones),
         "forced": None if plan.forced is None else asdict(plan.forced),
         "aware": plan.aware,
-        "settling_bytes": plan.settling_bytes,
+        "settling": None if plan.settling is None else asdict(plan.settling),
         "settling_max_s": plan.settling_max_s,
     }
 
@@ -121,16 +124,19 @@ def plan_from(data: Mapping[str, Any]) -> Plan:
         cluster_id=data["cluster_id"],
         strategy=Strategy(data["strategy"]),
         image_id=data["image_id"],
-        # A plan of an older release has no `drained`: then a node was drained exactly if its data path was to be fresh.
-        batches=tuple(
-            tuple(NodePlan(**{"drained": node["fresh_data"], **node}) for node in batch) for batch in data["batches"]
-        ),
+        batches=tuple(tuple(_node_plan_from(node) for node in batch) for batch in data["batches"]),
         zones=_zones_from(data.get("zones")),
         forced=_forced_from(data.get("forced")),
         aware=data.get("aware", False),
-        settling_bytes=data.get("settling_bytes"),
+        settling=None if (settling := data.get("settling")) is None else Settling(**settling),
         settling_max_s=data.get("settling_max_s"),
     )
+
+
+def _node_plan_from(data: Mapping[str, Any]) -> NodePlan:
+    leaving = None if (leaving := data.get("leaving")) is None else Leaving(**leaving)
+    # A plan of an older release has no `drained`: then a node was drained exactly if its data path was to be fresh.
+    return NodePlan(**{"drained": data["fresh_data"], **data, "leaving": leaving})
 
 
 def _forced_from(data: Mapping[str, Any] | None) -> ForcedZones | None:
