@@ -45,6 +45,7 @@ _REBALANCE = "cluster.routing.rebalance.enable"
 _RECOVERIES = "cluster.routing.allocation.node_concurrent_recoveries"
 _RETURNING, _REBUILT = 64, 8
 _LONG_POLL_S = 10.0
+_SETTLED_TIMES = 2
 
 
 async def hold_cluster(ledger: Ledger, engine: Engine, plan: Plan) -> None:
@@ -80,8 +81,10 @@ async def settle_cluster(ledger: Ledger, engine: Engine, clock: Clock, *, timeou
     """
     notes = await ledger.restore()
     end_s = clock.elapsed_s() + timeout_s
-    while (left_s := end_s - clock.elapsed_s()) > 0:
+    # Between two rounds of balancing nothing moves for a moment, and a wait ends there. Asked anew the engine first does
+    # what it has still to do, which is to begin the next round.
+    times = 0
+    while times < _SETTLED_TIMES and (left_s := end_s - clock.elapsed_s()) > 0:
         health = await engine.health(wait_settled=True, timeout_s=min(left_s, _LONG_POLL_S))
-        if health.settled and not health.timed_out:
-            break
+        times = times + 1 if health.settled and not health.timed_out else 0
     return notes
