@@ -36,19 +36,17 @@ def settling(state: State, settings: ClusterSettings, *, aware: bool) -> Settlin
     `state`: as all nodes of the plan leave it, with what is to be known of zones still off; it is changed. `settings`:
     those that stand there again in the end.
     """
-    parted: list[_Moved] = []
     if aware:
         state.attributes = ("zone",)
         for place in state.places.values():
             place.location = (place.attributes.get("zone"),)
         state.count_zones()
     chooser = Chooser(state)
-    if aware:
-        parted = list(_part(state, chooser))
+    parted = list(_part(state, chooser)) if aware else []
     evened = list(_even_out(state, chooser)) if settings.effective(_REBALANCE) != "none" else []
-    at_once = int(settings.effective(_AT_ONCE) or _AT_ONCE_DEFAULT)
+    count, at_once = len(parted) + len(evened), int(settings.effective(_AT_ONCE) or _AT_ONCE_DEFAULT)
     # -1 is no limit.
-    rounds = math.ceil((len(parted) + len(evened)) / at_once) if at_once > 0 else bool(parted or evened)
+    rounds = math.ceil(count / at_once) if at_once > 0 else min(count, 1)
     return Settling(_busiest(parted) + _busiest(evened), rounds)
 
 
