@@ -81,8 +81,8 @@ async def settle_cluster(ledger: Ledger, engine: Engine, clock: Clock, *, timeou
     """
     notes = await ledger.restore()
     end_s = clock.elapsed_s() + timeout_s
-    # Between two rounds of balancing nothing moves for a moment, and a wait ends there. Asked anew the engine first does
-    # what it has still to do, which is to begin the next round.
+    # Between two rounds of balancing nothing moves for a moment, and a wait ends there. Asked anew, the engine first
+    # does what it has still to do, which is to begin the next round.
     times = 0
     while times < _SETTLED_TIMES and (left_s := end_s - clock.elapsed_s()) > 0:
         health = await engine.health(wait_settled=True, timeout_s=min(left_s, _LONG_POLL_S))
