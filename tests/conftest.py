@@ -10,8 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from shardlift.chaos.time import VirtualLoop
+
+# A busy machine is no failure.
+settings.register_profile("shardlift", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shardlift")
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -89,7 +89,7 @@ async def test_a_body_may_have_one_mebibyte(world: World) -> None:
     assert_error(await world.call("POST", path, raw=b"x" * ((1 << 20) + 1)), 413, "CSS.0001")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(data=st.data())
 async def test_a_byte_changed_on_the_way_is_refused(world: World, data: st.DataObject) -> None:
     url = BASE + world.path("/inst-type/all/image/upgrade")

@@ -12,7 +12,7 @@ import pytest
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.sdk_request import SdkRequest
 from huaweicloudsdkcore.signer.signer import DerivationAKSKSigner, Signer
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from shardlift.api.signing import (
@@ -72,7 +72,6 @@ def sdk_request(resource: str, params: list[tuple[str, object]], body: str | Non
     )
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(
     segment=TEXT,
     params=st.lists(st.tuples(TEXT.filter(bool), TEXT), max_size=5),
@@ -135,7 +134,6 @@ def test_the_old_credential_form_is_accepted() -> None:
     check(WireRequest("GET", b"/v1.0/p/clusters", b"", headers, b""))
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(data=st.data())
 def test_a_changed_byte_is_refused(data: st.DataObject) -> None:
     request = signed("POST", "/v1.0/pr%C3%A4/clusters", "a=1&b=%20x", b'{"k": 1}')
@@ -151,7 +149,6 @@ def test_a_changed_byte_is_refused(data: st.DataObject) -> None:
         check(changed)
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(data=st.data())
 def test_a_changed_signed_header_is_refused(data: st.DataObject) -> None:
     request = signed("GET")
@@ -233,7 +230,6 @@ def test_other_headers_are_refused_with_a_reason(header: str) -> None:
         parse_authorization(header)
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.tuples(TEXT.filter(bool), TEXT), max_size=6), st.randoms())
 def test_the_canonical_query_does_not_depend_on_order(pairs: list[tuple[str, str]], random: object) -> None:
     encoded = [f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs]

@@ -243,7 +243,7 @@ def _refuse(when: str, what: str, where: str, node: str) -> None:
         raise DriverError("no space left on the backup disk")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(subject=subjects, size=st.integers(1, 6), strategy=st.sampled_from([Strategy.IN_PLACE, Strategy.AUTO]))
 def test_whatever_the_cluster_batches_are_proven(subject: Subject, size: int, strategy: Strategy) -> None:
     subject = replace(subject, node=None, batch_size=size, strategy=strategy)

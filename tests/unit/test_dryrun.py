@@ -66,7 +66,7 @@ def subjects(draw: st.DrawFn) -> Subject:
     return Subject(seen=observed, cluster=replace(CLUSTER, nodes=nodes), image=NEW, strategy=Strategy.DRAIN)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(subjects())
 def test_every_move_is_legal_at_its_moment_and_no_copy_is_forgotten(asked: Subject):
     plan = draft_plan(asked)
@@ -82,7 +82,7 @@ def test_every_move_is_legal_at_its_moment_and_no_copy_is_forgotten(asked: Subje
         assert told.waiting == 0
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(subjects())
 def test_a_copy_is_called_stuck_only_when_the_naive_judge_finds_no_place_either(asked: Subject):
     plan = draft_plan(asked)

@@ -53,7 +53,7 @@ def order(told: Eta) -> bool:
     return 0 <= told.low_s <= told.left_s <= told.high_s
 
 
-@settings(deadline=None, max_examples=50)  # a busy machine is no failure
+@settings(max_examples=50)
 @given(walks, SECONDS, SECONDS)
 def test_never_negative_and_never_more_as_time_passes(task: Task, first_s: float, more_s: float) -> None:
     begun = now_of(task)
@@ -67,7 +67,7 @@ def test_never_negative_and_never_more_as_time_passes(task: Task, first_s: float
         assert later.high_s - later.left_s >= earlier.high_s - earlier.left_s - 1e-6, "what is overdue is less sure"
 
 
-@settings(deadline=None, max_examples=50)  # a busy machine is no failure
+@settings(max_examples=50)
 @given(walks)
 def test_nothing_is_told_before_each_sub_step_left_is_measured(task: Task) -> None:
     left = {0} | {row.order for row in task.steps if row.status is not StepStatus.SUCCESS}
@@ -75,13 +75,13 @@ def test_nothing_is_told_before_each_sub_step_left_is_measured(task: Task) -> No
     assert (eta(task, now_of(task)) is None) is bool(left - measured)
 
 
-@settings(deadline=None, max_examples=50)  # a busy machine is no failure
+@settings(max_examples=50)
 @given(walks, st.sampled_from([TaskStatus.SUCCESS, TaskStatus.FAILED, TaskStatus.PARTIAL_FAILED]))
 def test_zero_at_the_end(task: Task, status: TaskStatus) -> None:
     assert eta(replace(task, status=status, ended_at=START), START) == Eta(0, 0, 0)
 
 
-@settings(deadline=None, max_examples=50)  # a busy machine is no failure
+@settings(max_examples=50)
 @given(st.lists(SECONDS, min_size=ORDERS, max_size=ORDERS), st.integers(ORDERS, NODES * ORDERS - 1))
 def test_nodes_that_are_alike_are_told_exactly(took_s: list[float], done: int) -> None:
     task = walked(done, took_s * NODES, [1] * NODES * ORDERS)

@@ -38,7 +38,6 @@ STREAMS = {"cluster": "/api/v1/clusters/{cluster}/events", "task_id": "/api/v1/t
 def fuzz(examples: int) -> settings:
     return settings(
         max_examples=MORE or examples,
-        deadline=None,
         derandomize=not MORE,
         database=None,
         phases=[Phase.generate],

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import groupby
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shardlift.model import InstanceType, Node, Plan, Severity, Strategy
@@ -46,7 +46,6 @@ def clusters(draw: st.DrawFn) -> Case:
 
 
 @given(clusters())
-@settings(deadline=None)
 def test_order(case: Case) -> None:
     nodes, roles, out, elected = case
     members = tuple(member(node.name, roles=frozenset(roles[node.name])) for node in nodes if node.name not in out)
@@ -95,7 +94,6 @@ def placements(draw: st.DrawFn) -> dict[str, list[str]]:
 
 
 @given(placements(), st.sampled_from(list(Strategy)))
-@settings(deadline=None)
 def test_a_plan_never_takes_the_last_copy(holders: dict[str, list[str]], strategy: Strategy) -> None:
     """Either there is no plan, or, in place, every shard keeps a started copy whichever node is away."""
     shards = tuple(

@@ -126,7 +126,7 @@ def _can(one: Release, to: Image) -> bool:
     return one != (to.engine, to.version) and hop_allowed(*one, to.engine, to.version) is None
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(start=releases, goal=releases, images=catalogues)
 def test_each_hop_is_allowed_and_there_is_no_shorter_way(
     start: Release, goal: Release, images: tuple[Image, ...]
@@ -146,7 +146,7 @@ def test_each_hop_is_allowed_and_there_is_no_shorter_way(
             assert image.version == max(one.version for one in same)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(start=releases, goal=releases, images=catalogues, origins=st.lists(releases, max_size=4))
 def test_with_its_rebuilds_a_route_opens_every_index_at_every_hop(
     start: Release, goal: Release, images: tuple[Image, ...], origins: list[Release]

@@ -115,7 +115,7 @@ subjects = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(subjects, st.permutations(CLUSTER.nodes))
 def test_no_cluster_breaks_a_rule_and_every_finding_tells_all(asked: Subject, order: list) -> None:
     found = [*check_plan(asked), *check_batches(asked, [order[:2], order[2:]])]
@@ -125,7 +125,7 @@ def test_no_cluster_breaks_a_rule_and_every_finding_tells_all(asked: Subject, or
         assert all((finding.rule, finding.subject, finding.reason, finding.evidence, finding.remedy))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(subjects)
 def test_no_node_goes_with_the_last_started_copy_of_a_shard(asked: Subject) -> None:
     """Reckoned here from the copies alone, in the plainest way."""
@@ -148,7 +148,7 @@ UNKNOWN = (
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(subjects, st.sampled_from(UNKNOWN))
 def test_to_know_less_never_lets_a_plan_pass(asked: Subject, less: dict) -> None:
     asked = replace(asked, backup_check=True)
@@ -156,7 +156,7 @@ def test_to_know_less_never_lets_a_plan_pass(asked: Subject, less: dict) -> None
     assert any(finding.severity is Severity.BLOCK for finding in check_plan(blind))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(subjects)
 def test_without_figures_of_its_disk_no_data_node_passes(asked: Subject) -> None:
     nodes = tuple(replace(node, disk_total_bytes=None) for node in asked.seen.nodes)

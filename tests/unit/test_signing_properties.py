@@ -143,7 +143,7 @@ def tampered(draw: Any, original: WireRequest) -> WireRequest:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-@settings(deadline=None, max_examples=100)  # a busy machine is no failure
+@settings(max_examples=100)
 @given(data=st.data())
 def test_a_tampered_byte_never_verifies(dialect: str, data: st.DataObject) -> None:
     request = signed(DIALECTS[dialect], "POST", b"/v1.0/pr%C3%A4/clusters", b"a=1&b=%20x", b'{"k": 1}')
@@ -171,7 +171,7 @@ def parsed_alike(one: WireRequest, other: WireRequest) -> bool:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-@settings(deadline=None, max_examples=30)  # a busy machine is no failure
+@settings(max_examples=30)
 @given(
     path=st.lists(st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_size=8), max_size=4),
     query=st.dictionaries(
@@ -190,7 +190,6 @@ def test_what_is_signed_by_the_recipe_is_accepted(
     check(signed(DIALECTS[dialect], method, wire_path, wire_query, body))
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(path=st.binary(max_size=40), query=st.binary(max_size=40))
 def test_canonical_forms_are_their_own_canonical_forms(path: bytes, query: bytes) -> None:
     for form, text in ((canonical_path, path), (canonical_query, query)):
@@ -203,7 +202,6 @@ def test_canonical_forms_are_their_own_canonical_forms(path: bytes, query: bytes
 PAIRS = st.lists(st.tuples(st.binary(min_size=1, max_size=6), st.binary(max_size=6)), max_size=5)
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(pairs=PAIRS, order=st.randoms(use_true_random=False), safe=st.sampled_from(["", "/:", "!*'()"]))
 def test_spelling_and_order_do_not_matter(pairs: list[tuple[bytes, bytes]], order: Any, safe: str) -> None:
     def spelled(safe: str) -> bytes:
@@ -219,7 +217,6 @@ def test_spelling_and_order_do_not_matter(pairs: list[tuple[bytes, bytes]], orde
     assert [tuple(map(unquote_to_bytes, pair)) for pair in names] == sorted(pairs)
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(text=st.text(max_size=300) | st.binary(max_size=300).map(lambda raw: raw.decode("latin-1")))
 def test_a_made_up_header_is_read_or_refused(text: str) -> None:
     for header in (text, f"SDK-HMAC-SHA256 {text}", f"V11-HMAC-SHA256 Credential=a/b/c/d, SignedHeaders={text}"):
@@ -286,7 +283,7 @@ CALLS = [
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("call", CALLS, ids=["get", "put"])
-@settings(deadline=None, max_examples=20)  # a busy machine is no failure
+@settings(max_examples=20)
 @given(data=st.data())
 def test_the_app_answers_401_to_a_tampered_byte(
     front: Front, dialect: str, call: tuple[str, str, bytes, bytes], data: st.DataObject
@@ -304,7 +301,7 @@ def test_the_app_answers_401_to_a_tampered_byte(
     assert (status, body["error_code"]) == (401, "APIGW.0301")
 
 
-@settings(deadline=None, max_examples=40)  # a busy machine is no failure
+@settings(max_examples=40)
 @given(value=st.binary(max_size=200), name=st.sampled_from([b"authorization", b"x-auth-token"]), twice=st.booleans())
 def test_the_app_answers_401_to_a_made_up_header(front: Front, value: bytes, name: bytes, twice: bool) -> None:
     headers = [(name, value)] * (1 + twice)

@@ -86,13 +86,13 @@ steps = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=25)  # a busy machine is no failure
+@settings(max_examples=25)
 @given(steps)
 def test_indices_are_what_a_look_at_all_copies_finds(walk: list[Step]) -> None:
     run_virtual(_walked(walk, _as_anew))
 
 
-@settings(deadline=None, max_examples=50)  # a busy machine is no failure
+@settings(max_examples=50)
 @given(steps)
 def test_a_reroute_does_what_one_that_looks_at_everything_would(walk: list[Step]) -> None:
     quick = run_virtual(_walked(walk, _nothing))

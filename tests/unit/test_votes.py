@@ -231,7 +231,7 @@ def can_lead(node: NodeSeen) -> bool:
     return "cluster_manager" in node.roles and "voting_only" not in node.roles
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(clusters())
 def test_after_any_batch_of_any_plan_those_that_stay_elect(asked: Subject) -> None:
     """Reckoned here in the plainest way, against whichever voters the engine may have chosen."""
@@ -250,7 +250,7 @@ def test_after_any_batch_of_any_plan_those_that_stay_elect(asked: Subject) -> No
         assert {node.name for node in batches[-1][:-1]} <= {node.name for node in asked.cluster.nodes}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(clusters(), st.data())
 def test_whatever_votes_a_node_goes_with_its_mates_only_if_a_majority_stays(
     asked: Subject, data: st.DataObject
@@ -291,7 +291,7 @@ def test_the_clusters_drawn_hold_pairs() -> None:
     """Else the properties above would prove nothing."""
     found: list[Cluster] = []
 
-    @settings(max_examples=100, deadline=None, database=None)
+    @settings(max_examples=100, database=None)
     @given(clusters())
     def draw(asked: Subject) -> None:
         votes = {node.name for node in asked.seen.nodes if node.master_eligible}
