@@ -64,9 +64,7 @@ def wake(world: World, node: SimNode) -> None:
     if not node.hung:
         return
     node.hung = False
-    if not node.up and node.pid is not None:
-        world.later(_JOIN_AGAIN_S, "joins", node.name, node.pid)
-    elif world.elected is None:
+    if node.up and world.elected is None:
         world.later(_ELECTION_S, "elect")  # its vote may be the one that was missing
     _ask_again(world)
 
@@ -97,11 +95,14 @@ def exclude_from_voting(world: World, name: str) -> None:
 def clear_exclusions(world: World) -> None:
     world.voting_excluded.clear()
     reconfigure(world)
-    _ask_again(world)
 
 
 def reconfigure(world: World) -> None:
-    """The elected master adapts the voting configuration to who is there, if a majority of the present one answers."""
+    """The elected master adapts the voting configuration to who is there, if a majority of the present one answers.
+
+    Either way something has changed for those that wait: they may be what the majority lacks.
+    """
+    _ask_again(world)
     if world.elected is None or not _can_publish(world):
         return
     by_id = {node.node_id: node for node in world.nodes.values() if node.eligible}
@@ -117,7 +118,6 @@ def reconfigure(world: World) -> None:
     # A new configuration stands only when a majority of it is alive: otherwise the old one stays.
     if wanted and 2 * sum(one in ids for one in wanted) > len(wanted):
         world.voters = tuple(wanted)
-    _ask_again(world)
 
 
 def _can_publish(world: World) -> bool:
@@ -145,7 +145,6 @@ def _elect(world: World) -> str:
     world.elected = elected.name
     elected.up = elected.serving = True
     reconfigure(world)
-    _ask_again(world)  # whoever waits may be the majority that the configuration lacks
     world.changed()
     return f"{world.elected} is elected master"
 
@@ -228,7 +227,7 @@ EVENTS: dict[str, Callable[..., str]] = {
     "booted": _booted,
     "start_failed": _start_failed,
     "gone": _gone,
-    "joins": _joins,
+    "joins": _joins,  # due only in files of a release in which each node that waits asked by itself
     _ASK: _asked,
     "elect": _elect,
     "reconfigure": _reconfigured,
