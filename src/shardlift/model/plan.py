@@ -11,6 +11,7 @@ AZ_MIGRATE, MULTI_AZ_CHANGE = "az_migrate", "multi_az_change"
 AWARENESS = "cluster.routing.allocation.awareness."
 AWARE_OF = f"{AWARENESS}attributes"
 FORCED_ZONES = f"{AWARENESS}force.zone.values"
+REBALANCE = "cluster.routing.rebalance.enable"
 
 
 @dataclass(frozen=True, slots=True)

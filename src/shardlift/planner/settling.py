@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from shardlift.allocation import Chooser, Copy, Place, State, awareness
-from shardlift.model import ClusterSettings, Settling
+from shardlift.model import REBALANCE, ClusterSettings, Settling
 
-_REBALANCE = "cluster.routing.rebalance.enable"
 _AT_ONCE, _AT_ONCE_DEFAULT = "cluster.routing.allocation.cluster_concurrent_rebalance", 2
 
 # As the engines' balancers: nodes that differ by one copy are even.
@@ -43,7 +42,7 @@ def settling(state: State, settings: ClusterSettings, *, aware: bool) -> Settlin
         state.count_zones()
     chooser = Chooser(state)
     parted = list(_part(state, chooser)) if aware else []
-    evened = list(_even_out(state, chooser)) if settings.effective(_REBALANCE) != "none" else []
+    evened = list(_even_out(state, chooser)) if settings.effective(REBALANCE) != "none" else []
     count, at_once = len(parted) + len(evened), int(settings.effective(_AT_ONCE) or _AT_ONCE_DEFAULT)
     # -1 is no limit.
     rounds = math.ceil(count / at_once) if at_once > 0 else min(count, 1)

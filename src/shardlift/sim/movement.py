@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from shardlift.model import AWARE_OF, CopyState
+from shardlift.model import AWARE_OF, REBALANCE, CopyState
 from shardlift.model import Move as Wish
 from shardlift.sim.deciders import allowed, immovable, may_remain, takes_none, unsuitable
 from shardlift.sim.in_force import own_filters
@@ -32,7 +32,7 @@ _OPENED_S = 0.024
 _MOMENT_S = 1e-6
 _REPLAY_BYTES = 4096
 _DELAYED_S = 60.0
-_REBALANCE = 2
+_REBALANCES = 2
 _UNEVEN = 2
 
 
@@ -348,11 +348,11 @@ def _resize(world: World, index: str, shard: int, wanted: int, able: frozenset[s
 
 def _rebalance(world: World) -> None:
     """Evens out the number of copies, two at a time, once all of them are assigned."""
-    kinds = world.setting("cluster.routing.rebalance.enable") or "all"
+    kinds = world.setting(REBALANCE) or "all"
     count = world.routing.count
     if kinds == "none" or count(CopyState.UNASSIGNED) or count(CopyState.INITIALIZING):
         return
-    limit = int(world.setting("cluster.routing.allocation.cluster_concurrent_rebalance") or _REBALANCE)
+    limit = int(world.setting("cluster.routing.allocation.cluster_concurrent_rebalance") or _REBALANCES)
     while count(CopyState.RELOCATING) < limit:
         nodes = [node for node in world.nodes.values() if node.up and node.holds_data]
         load = {node.name: world.tallied(node.name).copies for node in nodes}

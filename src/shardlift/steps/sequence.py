@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from shardlift.clock import Clock
 from shardlift.engine.protocol import Engine
-from shardlift.model import Plan
+from shardlift.model import REBALANCE, Plan
 from shardlift.steps.before import allocation_hold, master_handover, safety_check
 from shardlift.steps.context import Outcome, StepContext
 from shardlift.steps.host import (
@@ -41,7 +41,6 @@ STEPS: tuple[Step, ...] = (
     task_status_update,
 )
 
-_REBALANCE = "cluster.routing.rebalance.enable"
 _RECOVERIES = "cluster.routing.allocation.node_concurrent_recoveries"
 _RETURNING, _REBUILT = 64, 8
 _LONG_POLL_S = 10.0
@@ -54,7 +53,7 @@ async def hold_cluster(ledger: Ledger, engine: Engine, plan: Plan) -> None:
     Rebalancing in between would fill the first upgraded node with primaries, whose replicas then can go nowhere, and
     would move bytes that the next drain moves again. Draining itself does not heed this setting (LocalShardsBalancer).
     """
-    await ledger.set_value(_REBALANCE, "none")
+    await ledger.set_value(REBALANCE, "none")
     await hold_zones(ledger, engine, plan.forced)
     at_once = _recoveries_at_once(plan)
     if at_once is not None:
