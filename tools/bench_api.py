@@ -31,7 +31,7 @@ from pathlib import Path
 
 import bench_fill
 import psutil
-from bench_api_told import report
+from bench_api_told import figures, report
 from bench_fill import Filled
 
 from shardlift.api.signing import sign
@@ -302,7 +302,7 @@ def run(options: argparse.Namespace, folder: Path, stack: ExitStack) -> None:
         one.rows.clear()
     measure(everyone, options.rounds, options.seconds)
     changed = {name: after_a_change(server, server.home, 30) for name, server in ours.items()}
-    report(ours, bares, other, changed, sizes, as_json=options.json)
+    report(figures(ours, bares, other, changed, sizes), [*bares.values(), other], as_json=options.json)
 
 
 def measure(everyone: list[Server], rounds: int, seconds: float) -> None:

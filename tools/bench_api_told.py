@@ -13,20 +13,11 @@ if TYPE_CHECKING:
     from bench_api import Server
 
 
-def report(
-    ours: dict[str, Server],
-    bares: dict[str, Server],
-    moto_server: Server,
-    changed: dict[str, float],
-    sizes: dict[str, float],
-    *,
-    as_json: bool,
-) -> None:
-    rows = _figures(ours, bares, moto_server, changed, sizes)
-    everyone = [*bares.values(), moto_server]
+def report(rows: list[dict[str, Any]], beside: list[Server], *, as_json: bool) -> None:
+    """`rows` as `figures` gives them, then the servers that ours were measured beside."""
     others: list[dict[str, Any]] = [
         {"server": one.name, **{key: one.middle(key) for key in ("per_s", "cpu_us", "p50_ms", "p99_ms")}}
-        for one in everyone
+        for one in beside
     ]
     if as_json:
         json.dump({"shardlift": rows, "others": others}, sys.stdout, indent=1)
@@ -34,13 +25,14 @@ def report(
     _show(rows, others)
 
 
-def _figures(
+def figures(
     ours: dict[str, Server],
     bares: dict[str, Server],
     moto_server: Server,
     changed: dict[str, float],
     sizes: dict[str, float],
 ) -> list[dict[str, Any]]:
+    """A row for each home, by its name: our server beside itself with the first home, the bare app, and moto."""
     rows: list[dict[str, Any]] = []
     first = next(iter(ours))
     for name, server in ours.items():
